@@ -1,0 +1,116 @@
+"""Every setting of the service, typed. One TOML file; a wrong key or value is refused by name.
+
+Sizes and times are engineering limits; a number that a regulation sets lives in a policy pack instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
+Role = Literal["REGISTRAR", "AUDITOR"]
+
+
+class Section(BaseModel):
+    """A table of the settings file: unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServiceSettings(Section):
+    """A service that may call, named in the founding entry (realm.services)."""
+
+    name: Name
+    roles: tuple[Role, ...] = Field(min_length=1)
+
+
+class RealmSettings(Section):
+    """Whose journal this is."""
+
+    number: int = Field(ge=1, le=2**32 - 1)
+    trust_domain: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,254}$")
+    # `demonstration` makes its own short-lived CA and binds to loopback only; any other refuses to start with that CA.
+    profile: Literal["demonstration", "production"]
+    services: tuple[ServiceSettings, ...] = ()
+
+
+class StorageSettings(Section):
+    """Where the ledger and the read log live."""
+
+    directory: Path
+    # Size of the sparse LMDB maps, GiB. Only what is written takes room on disk.
+    ledger_map_gib: int = Field(default=64, ge=1, le=16384)
+    readlog_map_gib: int = Field(default=64, ge=1, le=16384)
+
+
+class KeySettings(Section):
+    """Where the realm's key file and tag masters live: directory 0700, files 0600."""
+
+    directory: Path
+
+
+class ServerSettings(Section):
+    """The gRPC door."""
+
+    listen: str = Field(default="127.0.0.1:7443", pattern=r"^\S+:\d{1,5}$")
+    certificate: Path
+    private_key: Path
+    client_ca: Path
+    # Streams and unary calls at the same time; health checks are not counted.
+    streams_max: int = Field(default=256, ge=1, le=4096)
+    calls_max: int = Field(default=64, ge=1, le=4096)
+    message_bytes_max: int = Field(default=4 << 20, ge=1 << 12, le=64 << 20)
+    drain_seconds: float = Field(default=10.0, ge=0, le=600)
+    # A client that takes no answer for so long loses its stream.
+    write_deadline_seconds: float = Field(default=10.0, ge=0.1, le=600)
+    # host:port of the Prometheus endpoint (plain HTTP, loopback unless you know better); empty: none.
+    metrics_listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")
+
+
+class SequencerSettings(Section):
+    """The one writer."""
+
+    queue_max: int = Field(default=1024, ge=1, le=1 << 20)
+    batch_max: int = Field(default=256, ge=1, le=4096)
+
+
+class PortalSettings(Section):
+    """What portals may send and how their reads are judged."""
+
+    batch_reads_max: int = Field(default=65_536, ge=1, le=131_072)
+    batches_in_flight_max: int = Field(default=8, ge=1, le=256)
+    tracks_max: int = Field(default=65_536, ge=16, le=1 << 22)
+    live_challenge_seconds: float = Field(default=30.0, ge=0.5, le=3600)
+    spool_challenge_hours: float = Field(default=24.0, ge=0.1, le=24 * 31)
+    # How far a portal's clock may run ahead of ours, and back within its own epoch.
+    time_ahead_ms_max: int = Field(default=2_000, ge=0, le=600_000)
+    time_back_ms_max: int = Field(default=1_000, ge=0, le=600_000)
+    # A tag that was not read for so long has gone: its passage is decided.
+    quiet_ms: int = Field(default=1_500, ge=100, le=600_000)
+    # Individually journalled alarms per portal and interval; the rest are counted and digested into one.
+    alarms_per_interval_max: int = Field(default=64, ge=1, le=100_000)
+    alarm_interval_seconds: float = Field(default=60.0, ge=0.1, le=86_400)
+    # The same cause at the same portal is not alarmed again within this time.
+    alarm_repeat_seconds: float = Field(default=30.0, ge=0, le=86_400)
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Settings(Section):
+    """The whole file."""
+
+    realm: RealmSettings
+    storage: StorageSettings
+    keys: KeySettings
+    server: ServerSettings
+    sequencer: SequencerSettings = SequencerSettings()
+    portal: PortalSettings = PortalSettings()
+    log: LogSettings = LogSettings()
