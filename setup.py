@@ -61,7 +61,9 @@ class BuildExtensions(build_ext):
             compiler_directives=CYTHON_DIRECTIVES,
             include_path=["."],
         )
-        own_c_files = {c_file for extension in self.extensions for c_file in OWN_C_FILES[extension.name]}
+        own_c_files = {
+            c_file for extension in self.extensions for c_file in OWN_C_FILES[extension.name]
+        }
         self.own_objects = {c_file: self.compile_own(c_file) for c_file in sorted(own_c_files)}
         super().build_extensions()
 
