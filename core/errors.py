@@ -1,0 +1,58 @@
+"""What can go wrong in a way that a caller must tell apart. Refusals are answers and not here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class JinkuError(Exception):
+    """Root of the service's own errors."""
+
+
+class SettingsError(JinkuError):
+    """A setting is wrong; the message names file, key and what to do."""
+
+
+class KeyFileError(JinkuError):
+    """A key file is missing, unreadable, open to others or of the wrong size; the message names it."""
+
+
+class LedgerInUse(JinkuError):
+    """Another process has the ledger open."""
+
+
+class LedgerCorrupt(JinkuError):
+    """What was read is not what was written; names where and what."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.where = where
+        self.what = what
+
+
+class LedgerStopped(JinkuError):
+    """The writer has stopped; whether the last commands are durable is unknown until it is opened again."""
+
+
+class QueueFull(JinkuError):
+    """The writer has as many commands waiting as it takes; nothing was done, send the same command again later."""
+
+
+class DecideFailed(JinkuError):
+    """A procedure raised: nothing was changed, nothing was recorded."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field of a request that cannot be taken."""
+
+    field: str
+    description: str
+
+
+class InvalidRequest(JinkuError):
+    """A request that is malformed, with the fields at fault."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations

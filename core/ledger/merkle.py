@@ -1,0 +1,126 @@
+"""RFC 6962 Merkle tree hashing over a store of complete subtrees.
+
+A node is named (level, index): level 0 holds the leaves' hashes, node (l, i) covers the leaves from i·2^l on. Only complete
+subtrees are stored; what lies on the right edge is made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+HASH_SIZE = 32
+EMPTY_ROOT = sha256(b"").digest()
+
+# The stored hash of a complete subtree.
+Fetch = Callable[[int, int], bytes]
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    """RFC 6962 section 2.1: SHA-256(0x00 ‖ leaf), 32 bytes."""
+    return sha256(b"\x00" + leaf).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """RFC 6962 section 2.1: SHA-256(0x01 ‖ left ‖ right), 32 bytes."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+class Frontier:
+    """The complete subtrees along the right edge, greatest first: enough to append and to know the root."""
+
+    def __init__(self, size: int, fetch: Fetch) -> None:
+        self.size = size
+        self._subtrees: list[tuple[int, bytes]] = [
+            (level, fetch(level, start >> level)) for start, level in complete_subtrees(0, size)
+        ]
+
+    def append(self, hashed: bytes) -> list[tuple[int, int, bytes]]:
+        """Append one leaf hash; gives the nodes (level, index, hash) that became complete, the leaf first."""
+        index = self.size
+        made = [(0, index, hashed)]
+        level = 0
+        while self._subtrees and self._subtrees[-1][0] == level:
+            hashed = node_hash(self._subtrees.pop()[1], hashed)
+            level += 1
+            made.append((level, index >> level, hashed))
+        self._subtrees.append((level, hashed))
+        self.size += 1
+        return made
+
+    def root(self) -> bytes:
+        """The root hash of the tree as it is."""
+        return _fold(h for _, h in reversed(self._subtrees)) if self._subtrees else EMPTY_ROOT
+
+
+def complete_subtrees(start: int, stop: int) -> list[tuple[int, int]]:
+    """(first leaf, level) of the largest complete subtrees that cover leaves [start, stop), left to right."""
+    pieces = []
+    while start < stop:
+        level = (stop - start).bit_length() - 1
+        if start:
+            level = min(level, (start & -start).bit_length() - 1)
+        pieces.append((start, level))
+        start += 1 << level
+    return pieces
+
+
+def _fold(right_to_left: Iterable[bytes]) -> bytes:
+    hashes = iter(right_to_left)
+    result = next(hashes)
+    for left in hashes:
+        result = node_hash(left, result)
+    return result
+
+
+def _range_root(start: int, stop: int, fetch: Fetch) -> bytes:
+    pieces = complete_subtrees(start, stop)
+    return _fold(fetch(level, first >> level) for first, level in reversed(pieces))
+
+
+def root_at(size: int, fetch: Fetch) -> bytes:
+    """The root hash of the first `size` leaves."""
+    return _range_root(0, size, fetch) if size else EMPTY_ROOT
+
+
+def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
+    """RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree of `size` leaves, leaf's sibling first.
+
+    Raises ValueError unless 0 ≤ index < size.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"leaf {index} is not in a tree of {size} leaves")
+    path: list[bytes] = []
+    start, stop = 0, size
+    while stop - start > 1:
+        split = start + (1 << ((stop - start - 1).bit_length() - 1))
+        if index < split:
+            path.append(_range_root(split, stop, fetch))
+            stop = split
+        else:
+            path.append(_range_root(start, split, fetch))
+            start = split
+    path.reverse()
+    return path
+
+
+def root_from_proof(index: int, size: int, leaf: bytes, path: list[bytes]) -> bytes:
+    """The root that this path claims for a leaf hash (RFC 9162 section 2.1.3.2); ValueError if its length is wrong."""
+    if not 0 <= index < size:
+        raise ValueError(f"leaf {index} is not in a tree of {size} leaves")
+    node, last, hashed = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            raise ValueError("the proof is too long")
+        if node & 1 or node == last:
+            hashed = node_hash(sibling, hashed)
+            while not node & 1 and node:
+                node >>= 1
+                last >>= 1
+        else:
+            hashed = node_hash(hashed, sibling)
+        node >>= 1
+        last >>= 1
+    if last:
+        raise ValueError("the proof is too short")
+    return hashed

@@ -1,0 +1,137 @@
+"""The state tables: typed, sealed rows under numbers. A function of the journal, and of nothing else."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Generic, TypeVar
+
+import lmdb
+from google.protobuf.message import Message
+
+from core.ledger.seal import Sealer
+from core.store.v1 import rows_pb2 as rows
+from jinku.type.v1.command_pb2 import CommandId
+
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True)
+class Table(Generic[R]):
+    """A table: its number for ever, and its row's message."""
+
+    number: int
+    row: type[R]
+
+
+REALM: Final = Table(1, rows.RealmRow)
+SERVICES: Final = Table(2, rows.ServiceRow)
+INSTITUTIONS: Final = Table(3, rows.InstitutionRow)
+VAULTS: Final = Table(4, rows.VaultRow)
+PORTALS: Final = Table(5, rows.PortalRow)
+CONTAINERS: Final = Table(6, rows.ContainerRow)
+TAGS: Final = Table(7, rows.TagRow)
+INDEX: Final = Table(8, rows.IndexRow)
+COMMANDS: Final = Table(9, rows.CommandRow)
+ALARMS: Final = Table(10, rows.AlarmRow)
+HISTORY: Final = Table(11, rows.HistoryRow)
+PASSAGES: Final = Table(12, rows.PassageRow)
+
+TABLES: Final[tuple[Table[Message], ...]] = (
+    REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
+    TAGS, INDEX, COMMANDS, ALARMS, HISTORY, PASSAGES,
+)  # type: ignore[assignment]  # fmt: skip
+REALM_KEY: Final = bytes(16)
+
+
+class IndexKind(StrEnum):
+    """What a natural identifier names; part of the blinded key, so never renamed."""
+
+    INSTITUTION_CODE = "institution-code"
+    VAULT_CODE = "vault-code"
+    PORTAL_NAME = "portal-name"
+    CONTAINER_LABEL = "container-label"
+    TAG_IDENTITY = "tag-identity"
+    SERVICE_NAME = "service-name"
+
+
+def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
+    """Subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
+    return subject_id + struct.pack(">QI", entry_index, ordinal)
+
+
+class State:
+    """The tables as one transaction sees them. Reading only: what it hands out are copies."""
+
+    def __init__(self, txn: lmdb.Transaction, handles: dict[int, lmdb._Database], sealer: Sealer):
+        self._txn = txn
+        self._handles = handles
+        self._sealer = sealer
+
+    def get(self, table: Table[R], key: bytes) -> R | None:
+        """The row, or None. LedgerCorrupt if it does not open."""
+        sealed = self._txn.get(key, db=self._handles[table.number])
+        if sealed is None:
+            return None
+        return table.row.FromString(self._sealer.open(table.number, key, bytes(sealed)))
+
+    def find(self, kind: IndexKind, natural: bytes) -> bytes | None:
+        """The id (16 bytes) that a natural identifier stands for, or None."""
+        row = self.get(INDEX, self._sealer.blind(kind, natural))
+        return None if row is None else row.id
+
+    def blind(self, label: str, natural: bytes) -> bytes:
+        """Keyed hash of a natural identifier, 32 bytes."""
+        return self._sealer.blind(label, natural)
+
+    def scan(self, table: Table[R], prefix: bytes = b"") -> Iterator[tuple[bytes, R]]:
+        """Key and row of every row whose key begins with `prefix`, in order of keys."""
+        with self._txn.cursor(db=self._handles[table.number]) as cursor:
+            if not (cursor.set_range(prefix) if prefix else cursor.first()):
+                return
+            for raw, sealed in cursor:
+                key = bytes(raw)
+                if not key.startswith(prefix):
+                    return
+                yield key, table.row.FromString(
+                    self._sealer.open(table.number, key, bytes(sealed))
+                )
+
+    def command_key(self, principal: str, command_id: CommandId) -> bytes:
+        """Where a command is remembered: blinded principal, then the id's numbers, so that an epoch is one range."""
+        kind = command_id.WhichOneof("id") or ""
+        owner = self._sealer.blind("command-" + kind, principal.encode())[:16]
+        if kind == "client":
+            return owner + struct.pack(">QQ", command_id.client.epoch, command_id.client.sequence)
+        if kind == "passage":
+            passage = command_id.passage
+            return (
+                owner
+                + passage.portal_id
+                + struct.pack(
+                    ">QQB", passage.portal_epoch, passage.first_sequence, passage.stage
+                )
+                + self._sealer.blind("command-tag", passage.tag)[:16]
+            )
+        return owner + self._sealer.blind(
+            "command-id", command_id.SerializeToString(deterministic=True)
+        )
+
+
+class WritableState(State):
+    """What `apply` is given: the same tables, to be changed."""
+
+    def put(self, table: Table[R], key: bytes, row: R) -> None:
+        """Write the row; durable when the writer's transaction commits."""
+        sealed = self._sealer.seal(table.number, key, row.SerializeToString(deterministic=True))
+        self._txn.put(key, sealed, db=self._handles[table.number])
+
+    def delete(self, table: Table[R], key: bytes) -> None:
+        """Remove the row if it is there."""
+        self._txn.delete(key, db=self._handles[table.number])
+
+    def bind(self, kind: IndexKind, natural: bytes, id_: bytes) -> None:
+        """Let a natural identifier stand for an id."""
+        self.put(INDEX, self._sealer.blind(kind, natural), rows.IndexRow(id=id_))
