@@ -7,6 +7,7 @@ without, because nobody here could mend a warning in it.
 
 from __future__ import annotations
 
+import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,22 @@ def list_extensions() -> list[Extension]:
 class BuildExtensions(build_ext):
     """Cython into build/, our C strictly and once each, then the link of both."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self) -> None:
         from Cython.Build import cythonize
 
-        self.extensions[:] = cythonize(
+        generated = cythonize(
             self.extensions,
             build_dir="build/cython",
             compiler_directives=CYTHON_DIRECTIVES,
             include_path=["."],
         )
+        sources = {extension.name: extension.sources for extension in generated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
         own_c_files = {
             c_file for extension in self.extensions for c_file in OWN_C_FILES[extension.name]
         }

@@ -26,7 +26,7 @@ FORBIDDEN = {
 
 
 def list_imports(path: str, text: str) -> set[str]:
-    """Every module a source names, `from jinku import v1` as jinku.v1; relative ones stay inside."""
+    """Every module a source names, `from jinku import v1` as jinku.v1."""
     if not path.endswith(".py"):
         return {first or second for first, second in CYTHON_IMPORT.findall(text)}
     names: set[str] = set()
