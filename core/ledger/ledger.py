@@ -1,0 +1,312 @@
+"""One realm's ledger: journal, Merkle nodes, checkpoints and state tables in one LMDB environment.
+
+Writing happens in `core.sequencer` alone, through `Ledger.writing`; everything else here reads committed state.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import lmdb
+
+from core.errors import LedgerCorrupt, LedgerInUse
+from core.keys import RealmKeys
+from core.ledger import layout
+from core.ledger.merkle import Frontier, inclusion_proof, leaf_hash, root_at
+from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note
+from core.ledger.seal import Sealer
+from core.ledger.tables import TABLES, State, WritableState
+from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.v1.common_pb2 import Receipt
+
+RECEIPT_SIZE_MAX = 4096
+_SUSPECT_FILE = "suspect"
+_LOCK_FILE = "owner.lock"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A journal entry, as its bytes were hashed."""
+
+    header: bytes
+    events: bytes
+
+    @property
+    def leaf(self) -> bytes:
+        """What the Merkle tree hashes: header ‖ SHA-256(events)."""
+        return self.header + sha256(self.events).digest()
+
+
+class Ledger:
+    """Opens, reads and proves. One process may hold it; its writer is the sequencer."""
+
+    def __init__(
+        self, path: Path, keys: RealmKeys, realm: int, trust_domain: str, *, map_gib: int = 64
+    ) -> None:
+        """Open the ledger in directory `path`, or begin an empty one there, and verify its end.
+
+        After a fail-stop the whole journal is verified before anything is answered. Raises LedgerInUse if another process has
+        it, LedgerCorrupt if what is stored is not what was written.
+        """
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self.realm = realm
+        self.trust_domain = trust_domain
+        self._signer: NoteSigner = keys.signer(trust_domain, realm)
+        self.sealer = Sealer(keys.row_key, keys.index_key, realm)
+        self._journal_sealer = Sealer(keys.journal_key, keys.index_key, realm)
+        self._lock = _lock(path / _LOCK_FILE)
+        try:
+            self._env, self._handles = open_environment(path, map_gib)
+            self._cached_chunk = lru_cache(maxsize=64)(self._chunk)
+            self._verify_end()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many entries are durable."""
+        return self.checkpoint().tree_size
+
+    @property
+    def verifier_key(self) -> str:
+        """The key that checks this ledger's checkpoints, as C2SP writes it."""
+        return self._signer.verifier_key
+
+    @contextmanager
+    def read(self) -> Iterator[State]:
+        """The tables as of the last commit."""
+        with self._env.begin() as txn:
+            yield State(txn, self._handles, self.sealer)
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest signed checkpoint."""
+        with self._env.begin() as txn:
+            return self._checkpoint(txn, None)
+
+    def entry(self, index: int) -> Entry:
+        """One entry. IndexError if the journal is shorter."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"the journal has {self.size} entries, there is no number {index}")
+        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
+            if not cursor.set_range(layout.index_key(index)):
+                cursor.last()
+            elif cursor.key() != layout.index_key(index):
+                cursor.prev()
+            first = layout.key_index(bytes(cursor.key()))
+        return self._cached_chunk(first)[index - first]
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
+        """Index and entry of all that is durable now, from the commit on that holds `start`."""
+        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
+            if not cursor.set_range(layout.index_key(start)) or (
+                layout.key_index(bytes(cursor.key())) > start
+            ):
+                if not cursor.prev():
+                    return
+            for raw, sealed in cursor:
+                first = layout.key_index(bytes(raw))
+                for offset, entry in enumerate(self._open_chunk(first, bytes(sealed))):
+                    if first + offset >= start:
+                        yield first + offset, entry
+
+    def proof(self, index: int, tree_size: int) -> list[bytes]:
+        """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size."""
+        with self._env.begin() as txn:
+            if tree_size > self._checkpoint(txn, None).tree_size:
+                raise ValueError(f"the journal has not yet {tree_size} entries")
+            return inclusion_proof(index, tree_size, self._fetch(txn))
+
+    def root(self, tree_size: int) -> bytes:
+        """Root hash of the first `tree_size` entries."""
+        with self._env.begin() as txn:
+            return root_at(tree_size, self._fetch(txn))
+
+    def receipt(self, index: int, *, with_events: bool = True) -> Receipt:
+        """Proves entry `index` under the checkpoint of the commit that wrote it: always the same bytes, at most 4 KB.
+
+        The events are left out where they do not fit; their digest stands for them.
+        """
+        entry = self.entry(index)
+        with self._env.begin() as txn:
+            checkpoint = self._checkpoint(txn, index)
+            path = inclusion_proof(index, checkpoint.tree_size, self._fetch(txn))
+        receipt = Receipt(
+            header=entry.header,
+            events_digest=sha256(entry.events).digest(),
+            inclusion_proof=path,
+            checkpoint=checkpoint.note,
+        )
+        if with_events and receipt.ByteSize() + len(entry.events) + 4 <= RECEIPT_SIZE_MAX:
+            receipt.events = entry.events
+        return receipt
+
+    def close(self) -> None:
+        """Release the files. Safe to call twice."""
+        if self._lock >= 0:
+            self._env.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    # -- writing: for the sequencer -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """One write transaction: durable when the block ends without an exception, else as if it had not been."""
+        with self._env.begin(write=True) as txn:
+            writing = Writing(self, txn)
+            yield writing
+            writing.finish()
+
+    def suspect(self) -> None:
+        """Note that the outcome of a commit is unknown, so that the next opening verifies everything."""
+        with open(self.path / _SUSPECT_FILE, "wb") as marker:
+            os.fsync(marker.fileno())
+
+    # -- inside -----------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, txn: lmdb.Transaction):  # type: ignore[no-untyped-def]
+        handle = self._handles[layout.NODES]
+
+        def fetch(level: int, index: int) -> bytes:
+            value = txn.get(layout.node_key(level, index), db=handle)
+            if value is None or len(value) != 32:
+                raise LedgerCorrupt(f"Merkle node {level}/{index}", "is missing or not 32 bytes")
+            return bytes(value)
+
+        return fetch
+
+    def _checkpoint(self, txn: lmdb.Transaction, index: int | None) -> Checkpoint:
+        """The newest checkpoint, or the first one that covers entry `index`."""
+        with txn.cursor(db=self._handles[layout.CHECKPOINTS]) as cursor:
+            found = cursor.last() if index is None else cursor.set_range(layout.index_key(index + 1))
+            if not found:
+                return self._signer.sign(0, root_at(0, self._fetch(txn)))
+            key = bytes(cursor.key())
+            note = self.sealer.open(layout.CHECKPOINTS, key, bytes(cursor.value())).decode()
+        checkpoint = open_note(note, self.verifier_key)
+        if checkpoint.tree_size != layout.key_index(key):
+            raise LedgerCorrupt(f"checkpoint {layout.key_index(key)}", "is of another tree size")
+        return checkpoint
+
+    def _chunk(self, first: int) -> list[Entry]:
+        with self._env.begin() as txn:
+            sealed = txn.get(layout.index_key(first), db=self._handles[layout.JOURNAL])
+        if sealed is None:
+            raise LedgerCorrupt(f"journal from {first}", "is missing")
+        return self._open_chunk(first, bytes(sealed))
+
+    def _open_chunk(self, first: int, sealed: bytes) -> list[Entry]:
+        packed = self._journal_sealer.open(layout.JOURNAL, layout.index_key(first), sealed)
+        try:
+            return [Entry(header, events) for header, events in layout.unpack_entries(packed)]
+        except ValueError as error:
+            raise LedgerCorrupt(f"journal from {first}", str(error)) from None
+
+    def _verify_end(self) -> None:
+        """Check the newest checkpoint against the nodes, and the entries of the last commit against both."""
+        marker = self.path / _SUSPECT_FILE
+        try:
+            with self._env.begin() as txn:
+                checkpoint = self._checkpoint(txn, None)
+                frontier = Frontier(checkpoint.tree_size, self._fetch(txn))
+        except NoteInvalid as error:
+            raise LedgerCorrupt("the newest checkpoint", str(error)) from None
+        if frontier.root() != checkpoint.root_hash:
+            raise LedgerCorrupt("the newest checkpoint", "its root hash is not that of the nodes")
+        self.last_decided_at_ns = 0
+        seen = 0 if marker.exists() else max(0, checkpoint.tree_size - 1)
+        for index, entry in self.entries(seen):
+            self._verify_entry(index, entry)
+            seen = index + 1
+        if seen != checkpoint.tree_size:
+            raise LedgerCorrupt("the journal", f"ends at {seen}, not {checkpoint.tree_size}")
+        marker.unlink(missing_ok=True)
+
+    def _verify_entry(self, index: int, entry: Entry) -> None:
+        header = EntryHeader.FromString(entry.header)
+        with self._env.begin() as txn:
+            expected = self._fetch(txn)(0, index)
+        if leaf_hash(entry.leaf) != expected or (header.index, header.realm) != (index, self.realm):
+            raise LedgerCorrupt(f"entry {index}", "is not what was hashed")
+        self.last_decided_at_ns = header.decided_at_ns
+
+
+class Writing:
+    """The journal's end and the tables inside one write transaction."""
+
+    def __init__(self, ledger: Ledger, txn: lmdb.Transaction) -> None:
+        self._ledger = ledger
+        self._txn = txn
+        handles = ledger._handles
+        self.state = State(txn, handles, ledger.sealer)
+        self.tables = WritableState(txn, handles, ledger.sealer)
+        size = ledger._checkpoint(txn, None).tree_size
+        self._first = size
+        self._frontier = Frontier(size, ledger._fetch(txn))
+        self._entries: list[Entry] = []
+        self._nodes: list[tuple[bytes, bytes]] = []
+
+    @property
+    def next_index(self) -> int:
+        """Where the next entry goes."""
+        return self._frontier.size
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry to the journal."""
+        self._entries.append(entry)
+        for level, index, hashed in self._frontier.append(leaf_hash(entry.leaf)):
+            self._nodes.append((layout.node_key(level, index), hashed))
+
+    def entry(self, index: int) -> Entry:
+        """An entry, durable already or of this very transaction."""
+        if index >= self._first:
+            return self._entries[index - self._first]
+        return self._ledger.entry(index)
+
+    def finish(self) -> None:
+        """Write what was appended and the checkpoint over it. Durable when the transaction commits."""
+        if not self._entries:
+            return
+        ledger, handles = self._ledger, self._ledger._handles
+        key = layout.index_key(self._first)
+        packed = layout.pack_entries((e.header, e.events) for e in self._entries)
+        sealed = ledger._journal_sealer.seal(layout.JOURNAL, key, packed)
+        self._txn.put(key, sealed, db=handles[layout.JOURNAL], append=True)
+        with self._txn.cursor(db=handles[layout.NODES]) as cursor:
+            cursor.putmulti(self._nodes)
+        checkpoint = ledger._signer.sign(self._frontier.size, self._frontier.root())
+        key = layout.index_key(checkpoint.tree_size)
+        note = ledger.sealer.seal(layout.CHECKPOINTS, key, checkpoint.note.encode())
+        self._txn.put(key, note, db=handles[layout.CHECKPOINTS], append=True)
+
+
+def open_environment(path: Path, map_gib: int) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
+    """An LMDB environment whose acknowledged commits survive a power cut, and its numbered databases."""
+    env = lmdb.open(
+        str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
+        sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
+    )  # fmt: skip
+    env.reader_check()
+    numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
+    return env, {number: env.open_db(b"%d" % number) for number in numbers}
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise LedgerInUse(f"{path.parent}: another process has this ledger open") from None
+    return descriptor
