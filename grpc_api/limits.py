@@ -1,0 +1,71 @@
+"""How many calls of each kind may be under way at once, and the door's state while it drains.
+
+gRPC's own `maximum_concurrent_rpcs` refuses health checks too, so calls are counted here: health and
+reflection pass uncounted, streams and unary calls have limits of their own.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import errors
+
+
+class CallKind(enum.StrEnum):
+    """What is counted apart. The value is the setting's name without `_max`."""
+
+    CALL = "calls"
+    STREAM = "streams"
+
+
+class Gate:
+    """Lets calls in while there is room and the service serves."""
+
+    def __init__(self, limits: dict[CallKind, int]) -> None:
+        self._limits = limits
+        self._counts = dict.fromkeys(limits, 0)
+        self._changed = threading.Condition()
+        self._refusal: errors.CallRefused | None = None
+
+    def count(self, kind: CallKind) -> int:
+        return self._counts[kind]
+
+    def close(self, refusal: errors.CallRefused) -> None:
+        """From now on every call is refused with this; calls under way go on."""
+        with self._changed:
+            self._refusal = refusal
+
+    @property
+    def is_open(self) -> bool:
+        return self._refusal is None
+
+    @contextmanager
+    def enter(self, kind: CallKind) -> Iterator[None]:
+        """Raises:
+        CallRefused: the limit is reached, or the service drains or has stopped.
+        """
+        with self._changed:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._counts[kind] >= self._limits[kind]:
+                raise errors.too_many(kind.value)
+            self._counts[kind] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._counts[kind] -= 1
+                self._changed.notify_all()
+
+    def wait_empty(self, kinds: tuple[CallKind, ...], seconds: float) -> bool:
+        """Whether no call of these kinds was left within this time."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not any(self._counts[kind] for kind in kinds),
+                timeout=max(0.0, deadline - time.monotonic()),
+            )

@@ -1,0 +1,126 @@
+"""Prometheus metrics: a registry of our own, and a small facade that the other parts call.
+
+No label carries anything a caller sent: RPCs come from the table, codes, reasons and verdicts from
+enums.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Metrics:
+    """What is counted. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._calls = Counter(
+            "jinku_calls", "Calls that ended, by gRPC code", ["rpc", "code"], registry=registry
+        )
+        self._call_seconds = Histogram(
+            "jinku_call_seconds", "From a call's start to its end", ["rpc"],
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self._rejected = Counter(
+            "jinku_calls_rejected", "Calls that got no answer, by ErrorInfo reason",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        self._in_flight = Gauge(
+            "jinku_in_flight", "Calls under way", ["kind"], registry=registry
+        )
+        self._refused = Counter(
+            "jinku_refused", "Commands answered with a refusal, by reason",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        self._queue_depth = Gauge(
+            "jinku_sequencer_queue_depth", "Commands that wait for the writer", registry=registry
+        )
+        self._batch = Histogram(
+            "jinku_sequencer_batch_commands", "Commands in one commit",
+            buckets=SIZES, registry=registry,
+        )  # fmt: skip
+        self._commit_seconds = Histogram(
+            "jinku_sequencer_commit_seconds", "One durable commit, decisions included",
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self._ledger_entries = Gauge(
+            "jinku_ledger_entries", "Entries in the journal", registry=registry
+        )
+        self._reads = Counter(
+            "jinku_portal_reads", "Reads of portals, by verdict", ["verdict"], registry=registry
+        )
+        self._streams_cut = Counter(
+            "jinku_calls_cut", "Calls cancelled because the peer kept us waiting",
+            registry=registry,
+        )  # fmt: skip
+        self._serving = Gauge("jinku_serving", "1 while the service answers", registry=registry)
+
+    def call_ended(self, rpc: str, code: str, seconds: float) -> None:
+        self._calls.labels(rpc, code).inc()
+        self._call_seconds.labels(rpc).observe(seconds)
+
+    def call_rejected(self, reason: str) -> None:
+        self._rejected.labels(reason).inc()
+
+    def call_cut(self) -> None:
+        self._streams_cut.inc()
+
+    def refused(self, reasons: Iterable[str]) -> None:
+        """A procedure refused; `reasons` are names of `jinku.type.v1.ReasonCode`."""
+        for reason in reasons:
+            self._refused.labels(reason).inc()
+
+    def committed(self, commands: int, seconds: float | None = None) -> None:
+        """One commit is durable."""
+        self._batch.observe(commands)
+        if seconds is not None:
+            self._commit_seconds.observe(seconds)
+
+    def portal_reads(self, counts: Mapping[str, int]) -> None:
+        """Reads of one acknowledged batch: verdict name → how many."""
+        for verdict, count in counts.items():
+            if count:
+                self._reads.labels(verdict).inc(count)
+
+    def serving(self, value: bool) -> None:
+        self._serving.set(1 if value else 0)
+
+    def watch_in_flight(self, kind: str, read: Callable[[], int]) -> None:
+        self._in_flight.labels(kind).set_function(read)
+
+    def watch_queue(self, read: Callable[[], int]) -> None:
+        self._queue_depth.set_function(read)
+
+    def watch_ledger(self, read: Callable[[], int]) -> None:
+        self._ledger_entries.set_function(read)
+
+
+class MetricsServer:
+    """Serves one registry over plain HTTP until closed."""
+
+    def __init__(self, metrics: Metrics, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
+        self._server, self._thread = start_http_server(
+            int(port), addr=host, registry=metrics.registry
+        )
+        name = f"[{host}]" if _is_v6(host) else host
+        self.listen = f"{name}:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _is_v6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
