@@ -1,1 +1,4 @@
-"""The domain of jinku: ledger, sequencer, procedures, mechanisms, portals. Knows messages, never grpc."""
+"""The domain of jinku.
+
+Ledger, sequencer, procedures, mechanisms, portals. Knows messages, never grpc.
+"""

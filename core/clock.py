@@ -1,4 +1,7 @@
-"""Time is UTC nanoseconds. Whoever needs the time is handed a clock, so that a test can hold it still."""
+"""Time is UTC nanoseconds.
+
+Whoever needs the time is handed a clock, so that a test can hold it still.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Decision:
-    """Events, or reasons why not. A refusal may carry events too (an alarm); it never changes what it refused."""
+    """Events, or reasons why not.
+
+    A refusal may carry events too (an alarm); it never changes what it refused.
+    """
 
     events: Sequence[Event] = ()
     reasons: Sequence[ReasonRecord] = ()
@@ -58,7 +61,10 @@ Answer = Callable[[EntryHeader, Events, Outcome], Message]
 
 @dataclass(frozen=True)
 class Handler:
-    """One command: its request, how it is decided, how its entry is answered (None: nobody asked)."""
+    """One command.
+
+    Its request, how it is decided, how its entry is answered (None: nobody asked).
+    """
 
     request: type[Message]
     decide: Decide

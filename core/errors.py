@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class JinkuError(Exception):
@@ -14,7 +15,10 @@ class SettingsError(JinkuError):
 
 
 class KeyFileError(JinkuError):
-    """A key file is missing, unreadable, open to others or of the wrong size; the message names it."""
+    """A key file is missing, unreadable, open to others or of the wrong size.
+
+    The message names it.
+    """
 
 
 class LedgerInUse(JinkuError):
@@ -31,23 +35,39 @@ class LedgerCorrupt(JinkuError):
 
 
 class LedgerStopped(JinkuError):
-    """The writer has stopped; whether the last commands are durable is unknown until it is opened again."""
+    """The writer has stopped.
+
+    Whether the last commands are durable is unknown until it is opened again.
+    """
 
 
 class QueueFull(JinkuError):
-    """The writer has as many commands waiting as it takes; nothing was done, send the same command again later."""
+    """The writer has as many commands waiting as it takes.
+
+    Nothing was done, send the same command again later.
+    """
 
 
 class DecideFailed(JinkuError):
     """A procedure raised: nothing was changed, nothing was recorded."""
 
 
+class ViolationKind(StrEnum):
+    """What sort of mistake a field is, for callers that answer it with a reason of their own."""
+
+    UNKNOWN_FIELD = "unknown field"
+    UNKNOWN_NUMBER = "unknown enum number"
+    VALUE = "value"
+    MISSING = "missing"
+
+
 @dataclass(frozen=True)
 class Violation:
-    """One field of a request that cannot be taken."""
+    """One field of a request that cannot be taken, as a path from its root: `extras[2].name`."""
 
     field: str
     description: str
+    kind: ViolationKind = ViolationKind.VALUE
 
 
 class InvalidRequest(JinkuError):

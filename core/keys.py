@@ -1,8 +1,10 @@
-"""Where the service's keys come from. The first, plain store: files that only the service's user may read.
+"""Where the service's keys come from. The first, plain store: files that only the service's user
+may read.
 
-One 32-byte realm secret, from which every key of the ledger is derived (HKDF-SHA-256, one label per purpose, so that no key
-serves two), and the tag masters, one file per issuing realm and version. Ceremonies, key blocks and PKCS#11 take this module's
-place behind the same two classes (piece 4).
+One 32-byte realm secret, from which every key of the ledger is derived (HKDF-SHA-256, one label
+per purpose, so that no key serves two), and the tag masters, one file per issuing realm and
+version. Ceremonies, key blocks and PKCS#11 take this module's place behind the same two classes
+(piece 4).
 """
 
 from __future__ import annotations
@@ -76,7 +78,10 @@ def create_tag_master(directory: Path, realm: int, version: int) -> None:
 
 
 def load_tag_masters(directory: Path) -> list[tuple[int, int, bytearray]]:
-    """(issuing realm, version, 16-byte key) of every stored master. The caller moves each into the arena, which wipes it."""
+    """(issuing realm, version, 16-byte key) of every stored master.
+
+    The caller moves each into the arena, which wipes it.
+    """
     masters = directory / TAG_MASTER_DIRECTORY
     found = []
     if not masters.is_dir():

@@ -1,7 +1,9 @@
-"""The one writer of a realm: decide → apply → journal, many commands per commit, nothing answered before it is durable.
+"""The one writer of a realm: decide, apply, journal; many commands per commit, all durable first.
+before it is durable.
 
-Design section 3. An error in deciding changes nothing and fails that command alone; an error in applying or committing means
-that the outcome is unknown, so the writer stops for good and the ledger verifies itself when it is opened again.
+Design section 3. An error in deciding changes nothing and fails that command alone; an error in
+applying or committing means that the outcome is unknown, so the writer stops for good and the
+ledger verifies itself when it is opened again.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from core.ledger.ledger import Entry, Ledger, Writing
 from core.ledger.tables import COMMANDS, WritableState
 from core.mechanisms.apply import Where, apply
 from core.store.v1.rows_pb2 import CommandRow
-from jinku.event.v1.entry_pb2 import Outcome as EntryOutcome
 from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.event.v1.entry_pb2 import Outcome as EntryOutcome
 from jinku.event.v1.event_pb2 import AlarmRaised, Event, Events
 from jinku.type.v1.command_pb2 import CommandId
 from jinku.type.v1.reason_pb2 import ReasonCode
@@ -35,7 +37,10 @@ SALT_SIZE = 16
 
 @dataclass(frozen=True)
 class Command:
-    """One request to decide. `request_digest` is SHA-256 of the bytes received, empty where nothing was received."""
+    """One request to decide.
+
+    `request_digest` is SHA-256 of the bytes received, empty where nothing was received.
+    """
 
     request: Message
     principal: str
@@ -65,7 +70,8 @@ Handlers = Mapping[type[Message], Handler]
 def record(header: EntryHeader, events: Events, tables: WritableState) -> None:
     """Everything that an entry does to the tables. Replay calls this and nothing else."""
     key = tables.command_key(header.principal, header.command_id)
-    # A command id that came back with another body is journalled under the same id, and the first entry stays its answer.
+    # A command id that came back with another body is journalled under the same id, and the first
+    # entry stays its answer.
     if tables.get(COMMANDS, key) is None:
         row = CommandRow(entry_index=header.index, request_digest=header.request_digest)
         tables.put(COMMANDS, key, row)
@@ -83,7 +89,10 @@ class Writer:
         self._last_ns = ledger.last_decided_at_ns
 
     def commit(self, commands: Sequence[Command]) -> list[Committed | DecideFailed]:
-        """Decide and record the commands in order; durable on return. Any exception means: outcome unknown."""
+        """Decide and record the commands in order.
+
+        Durable on return. Any exception means: outcome unknown.
+        """
         with self._ledger.writing() as writing:
             return [self._one(command, writing) for command in commands]
 
@@ -170,7 +179,9 @@ class Sequencer:
         on_committed: Callable[[Sequence[Committed]], None] = lambda _: None,
         on_stop: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        """`on_committed` runs in the writer's thread, after the commit and before anybody is answered."""
+        """`on_committed` runs in the writer's thread, after the commit and before anybody is
+        answered.
+        """
         self._ledger = ledger
         self._writer = Writer(ledger, handlers, clock)
         self._batch_max = batch_max
@@ -193,10 +204,14 @@ class Sequencer:
     def submit(self, command: Command) -> Future[Committed]:
         """Hand in a command. The future is done only when its entry is durable.
 
-        Raises QueueFull if too many wait, LedgerStopped after `stop` or a fail-stop. The future fails with DecideFailed if the
-        procedure raised (nothing recorded), LedgerStopped if the outcome is unknown.
+        Raises QueueFull if too many wait, LedgerStopped after `stop` or a fail-stop. The future
+        fails with DecideFailed if the procedure raised (nothing recorded), LedgerStopped if the
+        outcome is unknown.
         """
         future: Future[Committed] = Future()
+        # From here on it cannot be cancelled: a caller who goes away does not take back what it
+        # asked for.
+        future.set_running_or_notify_cancel()
         with self._gate:
             if self._closed:
                 raise LedgerStopped("the writer has stopped")
@@ -239,9 +254,7 @@ class Sequencer:
     def _commit(self, batch: list[tuple[Command, Future[Committed]]]) -> bool:
         try:
             results = self._writer.commit([command for command, _ in batch])
-            self._on_committed(
-                [r for r in results if isinstance(r, Committed) and not r.repeated]
-            )
+            self._on_committed([r for r in results if isinstance(r, Committed) and not r.repeated])
         except BaseException as error:
             self._fail(batch, error)
             return False
@@ -253,13 +266,18 @@ class Sequencer:
         return True
 
     def _fail(self, batch: list[tuple[Command, Future[Committed]]], error: BaseException) -> None:
-        """Outcome unknown: stop for good, tell everyone who waits, let the next opening verify everything."""
+        """Outcome unknown.
+
+        Stop for good, tell everyone who waits, let the next opening verify everything.
+        """
         with self._gate:
             self._closed = True
         try:
             self._ledger.suspect()
         finally:
-            stopped = LedgerStopped("the outcome of a commit is unknown; the service must be restarted")
+            stopped = LedgerStopped(
+                "the outcome of a commit is unknown; the service must be restarted"
+            )
             stopped.__cause__ = error
             for _, future in batch:
                 future.set_exception(stopped)

@@ -1,6 +1,7 @@
 """Every setting of the service, typed. One TOML file; a wrong key or value is refused by name.
 
-Sizes and times are engineering limits; a number that a regulation sets lives in a policy pack instead.
+Sizes and times are engineering limits; a number that a regulation sets lives in a policy pack
+instead.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class RealmSettings(Section):
 
     number: int = Field(ge=1, le=2**32 - 1)
     trust_domain: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,254}$")
-    # `demonstration` makes its own short-lived CA and binds to loopback only; any other refuses to start with that CA.
+    # `demonstration` makes its own short-lived CA and binds to loopback only; any other refuses
+    # to start with that CA.
     profile: Literal["demonstration", "production"]
     services: tuple[ServiceSettings, ...] = ()
 
@@ -66,7 +68,8 @@ class ServerSettings(Section):
     drain_seconds: float = Field(default=10.0, ge=0, le=600)
     # A client that takes no answer for so long loses its stream.
     write_deadline_seconds: float = Field(default=10.0, ge=0.1, le=600)
-    # host:port of the Prometheus endpoint (plain HTTP, loopback unless you know better); empty: none.
+    # host:port of the Prometheus endpoint (plain HTTP, loopback unless you know better); empty:
+    # none.
     metrics_listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")
 
 
@@ -90,7 +93,8 @@ class PortalSettings(Section):
     time_back_ms_max: int = Field(default=1_000, ge=0, le=600_000)
     # A tag that was not read for so long has gone: its passage is decided.
     quiet_ms: int = Field(default=1_500, ge=100, le=600_000)
-    # Individually journalled alarms per portal and interval; the rest are counted and digested into one.
+    # Individually journalled alarms per portal and interval; the rest are counted and digested
+    # into one.
     alarms_per_interval_max: int = Field(default=64, ge=1, le=100_000)
     alarm_interval_seconds: float = Field(default=60.0, ge=0.1, le=86_400)
     # The same cause at the same portal is not alarmed again within this time.

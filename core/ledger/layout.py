@@ -9,7 +9,8 @@ _U64 = struct.Struct(">Q")
 _NODE = struct.Struct(">BQ")
 _LENGTH = struct.Struct(">I")
 
-# Names of the LMDB databases beside the tables (which are 1 to 99). Numbers, so that a plain tool learns nothing.
+# Names of the LMDB databases beside the tables (which are 1 to 99). Numbers, so that a plain tool
+# learns nothing.
 JOURNAL, NODES, CHECKPOINTS = 100, 101, 102
 
 

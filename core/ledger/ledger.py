@@ -1,6 +1,7 @@
 """One realm's ledger: journal, Merkle nodes, checkpoints and state tables in one LMDB environment.
 
-Writing happens in `core.sequencer` alone, through `Ledger.writing`; everything else here reads committed state.
+Writing happens in `core.sequencer` alone, through `Ledger.writing`; everything else here reads
+committed state.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import lmdb
 
-from core.errors import LedgerCorrupt, LedgerInUse
+from core.errors import LedgerCorrupt, LedgerInUse, LedgerStopped
 from core.keys import RealmKeys
 from core.ledger import layout
-from core.ledger.merkle import Frontier, inclusion_proof, leaf_hash, root_at
-from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note
+from core.ledger.merkle import EMPTY_ROOT, Fetch, Frontier, inclusion_proof, leaf_hash, root_at
+from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note, parse_note
 from core.ledger.seal import Sealer
 from core.ledger.tables import TABLES, State, WritableState
 from jinku.event.v1.entry_pb2 import EntryHeader
@@ -52,8 +53,9 @@ class Ledger:
     ) -> None:
         """Open the ledger in directory `path`, or begin an empty one there, and verify its end.
 
-        After a fail-stop the whole journal is verified before anything is answered. Raises LedgerInUse if another process has
-        it, LedgerCorrupt if what is stored is not what was written.
+        After a fail-stop the whole journal is verified before anything is answered. Raises
+        LedgerInUse if another process has it, LedgerCorrupt if what is stored is not what was
+        written.
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
@@ -62,6 +64,10 @@ class Ledger:
         self._signer: NoteSigner = keys.signer(trust_domain, realm)
         self.sealer = Sealer(keys.row_key, keys.index_key, realm)
         self._journal_sealer = Sealer(keys.journal_key, keys.index_key, realm)
+        self._tip = self._signer.sign(0, EMPTY_ROOT)
+        self._frontier: Frontier | None = None
+        # Of the newest entry: the writer's clock goes on from there.
+        self.last_decided_at_ns = 0
         self._lock = _lock(path / _LOCK_FILE)
         try:
             self._env, self._handles = open_environment(path, map_gib)
@@ -71,12 +77,12 @@ class Ledger:
             os.close(self._lock)
             raise
 
-    # -- reading ---------------------------------------------------------------------------------------------------------
+    # -- reading
 
     @property
     def size(self) -> int:
         """How many entries are durable."""
-        return self.checkpoint().tree_size
+        return self._tip.tree_size
 
     @property
     def verifier_key(self) -> str:
@@ -91,8 +97,7 @@ class Ledger:
 
     def checkpoint(self) -> Checkpoint:
         """The newest signed checkpoint."""
-        with self._env.begin() as txn:
-            return self._checkpoint(txn, None)
+        return self._tip
 
     def entry(self, index: int) -> Entry:
         """One entry. IndexError if the journal is shorter."""
@@ -109,11 +114,10 @@ class Ledger:
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """Index and entry of all that is durable now, from the commit on that holds `start`."""
         with self._env.begin() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
-            if not cursor.set_range(layout.index_key(start)) or (
-                layout.key_index(bytes(cursor.key())) > start
-            ):
-                if not cursor.prev():
-                    return
+            at_or_after = cursor.set_range(layout.index_key(start))
+            beyond = not at_or_after or layout.key_index(bytes(cursor.key())) > start
+            if beyond and not cursor.prev():
+                return
             for raw, sealed in cursor:
                 first = layout.key_index(bytes(raw))
                 for offset, entry in enumerate(self._open_chunk(first, bytes(sealed))):
@@ -123,7 +127,7 @@ class Ledger:
     def proof(self, index: int, tree_size: int) -> list[bytes]:
         """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size."""
         with self._env.begin() as txn:
-            if tree_size > self._checkpoint(txn, None).tree_size:
+            if tree_size > self.size:
                 raise ValueError(f"the journal has not yet {tree_size} entries")
             return inclusion_proof(index, tree_size, self._fetch(txn))
 
@@ -133,7 +137,8 @@ class Ledger:
             return root_at(tree_size, self._fetch(txn))
 
     def receipt(self, index: int, *, with_events: bool = True) -> Receipt:
-        """Proves entry `index` under the checkpoint of the commit that wrote it: always the same bytes, at most 4 KB.
+        """Proves entry `index` under the checkpoint of the commit that wrote it: always the same
+        bytes, at most 4 KB.
 
         The events are left out where they do not fit; their digest stands for them.
         """
@@ -151,6 +156,29 @@ class Ledger:
             receipt.events = entry.events
         return receipt
 
+    def node(self, level: int, index: int) -> bytes:
+        """The stored hash of a complete subtree, 32 bytes. LedgerCorrupt if it is missing."""
+        with self._env.begin() as txn:
+            return self._fetch(txn)(level, index)
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """Every stored checkpoint in order of size, its signature not verified."""
+        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.CHECKPOINTS]) as cursor:
+            for key, sealed in cursor:
+                note = self.sealer.open(layout.CHECKPOINTS, bytes(key), bytes(sealed))
+                yield parse_note(note.decode())
+
+    def raw_rows(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+        """Key and sealed value of every row of a table, as stored."""
+        with self._env.begin() as txn, txn.cursor(db=self._handles[number]) as cursor:
+            for key, value in cursor:
+                yield bytes(key), bytes(value)
+
+    def count(self, number: int) -> int:
+        """How many rows a numbered database has."""
+        with self._env.begin() as txn:
+            return int(txn.stat(self._handles[number])["entries"])
+
     def close(self) -> None:
         """Release the files. Safe to call twice."""
         if self._lock >= 0:
@@ -158,24 +186,34 @@ class Ledger:
             os.close(self._lock)
             self._lock = -1
 
-    # -- writing: for the sequencer -----------------------------------------------------------------------------------
+    # -- writing: for the sequencer
 
     @contextmanager
     def writing(self) -> Iterator[Writing]:
-        """One write transaction: durable when the block ends without an exception, else as if it had not been."""
+        """One write transaction, durable when the block has ended.
+
+        After an exception this object writes no more.
+        """
+        frontier, self._frontier = self._frontier, None
+        if frontier is None:
+            raise LedgerStopped("an earlier commit failed; open the ledger again")
         with self._env.begin(write=True) as txn:
-            writing = Writing(self, txn)
+            writing = Writing(self, txn, frontier)
             yield writing
-            writing.finish()
+            tip = writing.finish()
+        self._frontier = frontier
+        self._tip = tip or self._tip
 
     def suspect(self) -> None:
-        """Note that the outcome of a commit is unknown, so that the next opening verifies everything."""
+        """Note that the outcome of a commit is unknown, so that the next opening verifies
+        everything.
+        """
         with open(self.path / _SUSPECT_FILE, "wb") as marker:
             os.fsync(marker.fileno())
 
-    # -- inside -----------------------------------------------------------------------------------------------------------
+    # -- inside
 
-    def _fetch(self, txn: lmdb.Transaction):  # type: ignore[no-untyped-def]
+    def _fetch(self, txn: lmdb.Transaction) -> Fetch:
         handle = self._handles[layout.NODES]
 
         def fetch(level: int, index: int) -> bytes:
@@ -187,14 +225,19 @@ class Ledger:
         return fetch
 
     def _checkpoint(self, txn: lmdb.Transaction, index: int | None) -> Checkpoint:
-        """The newest checkpoint, or the first one that covers entry `index`."""
+        """The newest checkpoint, or the first one that covers entry `index`.
+
+        Sealed by us, so not verified again.
+        """
         with txn.cursor(db=self._handles[layout.CHECKPOINTS]) as cursor:
-            found = cursor.last() if index is None else cursor.set_range(layout.index_key(index + 1))
+            found = (
+                cursor.last() if index is None else cursor.set_range(layout.index_key(index + 1))
+            )
             if not found:
-                return self._signer.sign(0, root_at(0, self._fetch(txn)))
+                return self._signer.sign(0, EMPTY_ROOT)
             key = bytes(cursor.key())
             note = self.sealer.open(layout.CHECKPOINTS, key, bytes(cursor.value())).decode()
-        checkpoint = open_note(note, self.verifier_key)
+        checkpoint = parse_note(note)
         if checkpoint.tree_size != layout.key_index(key):
             raise LedgerCorrupt(f"checkpoint {layout.key_index(key)}", "is of another tree size")
         return checkpoint
@@ -214,23 +257,26 @@ class Ledger:
             raise LedgerCorrupt(f"journal from {first}", str(error)) from None
 
     def _verify_end(self) -> None:
-        """Check the newest checkpoint against the nodes, and the entries of the last commit against both."""
+        """Check the newest checkpoint against the nodes, and the entries of the last commit
+        against both.
+        """
         marker = self.path / _SUSPECT_FILE
+        with self._env.begin() as txn:
+            self._tip = self._checkpoint(txn, None)
+            frontier = Frontier(self._tip.tree_size, self._fetch(txn))
         try:
-            with self._env.begin() as txn:
-                checkpoint = self._checkpoint(txn, None)
-                frontier = Frontier(checkpoint.tree_size, self._fetch(txn))
+            open_note(self._tip.note, self.verifier_key)
         except NoteInvalid as error:
             raise LedgerCorrupt("the newest checkpoint", str(error)) from None
-        if frontier.root() != checkpoint.root_hash:
+        if frontier.root() != self._tip.root_hash:
             raise LedgerCorrupt("the newest checkpoint", "its root hash is not that of the nodes")
-        self.last_decided_at_ns = 0
-        seen = 0 if marker.exists() else max(0, checkpoint.tree_size - 1)
+        self._frontier = frontier
+        seen = 0 if marker.exists() else max(0, self.size - 1)
         for index, entry in self.entries(seen):
             self._verify_entry(index, entry)
             seen = index + 1
-        if seen != checkpoint.tree_size:
-            raise LedgerCorrupt("the journal", f"ends at {seen}, not {checkpoint.tree_size}")
+        if seen != self.size:
+            raise LedgerCorrupt("the journal", f"ends at {seen}, not {self.size}")
         marker.unlink(missing_ok=True)
 
     def _verify_entry(self, index: int, entry: Entry) -> None:
@@ -245,15 +291,14 @@ class Ledger:
 class Writing:
     """The journal's end and the tables inside one write transaction."""
 
-    def __init__(self, ledger: Ledger, txn: lmdb.Transaction) -> None:
+    def __init__(self, ledger: Ledger, txn: lmdb.Transaction, frontier: Frontier) -> None:
         self._ledger = ledger
         self._txn = txn
         handles = ledger._handles
         self.state = State(txn, handles, ledger.sealer)
         self.tables = WritableState(txn, handles, ledger.sealer)
-        size = ledger._checkpoint(txn, None).tree_size
-        self._first = size
-        self._frontier = Frontier(size, ledger._fetch(txn))
+        self._first = frontier.size
+        self._frontier = frontier
         self._entries: list[Entry] = []
         self._nodes: list[tuple[bytes, bytes]] = []
 
@@ -274,10 +319,13 @@ class Writing:
             return self._entries[index - self._first]
         return self._ledger.entry(index)
 
-    def finish(self) -> None:
-        """Write what was appended and the checkpoint over it. Durable when the transaction commits."""
+    def finish(self) -> Checkpoint | None:
+        """Write what was appended and the checkpoint over it, and give that.
+
+        Durable when the transaction commits.
+        """
         if not self._entries:
-            return
+            return None
         ledger, handles = self._ledger, self._ledger._handles
         key = layout.index_key(self._first)
         packed = layout.pack_entries((e.header, e.events) for e in self._entries)
@@ -289,10 +337,15 @@ class Writing:
         key = layout.index_key(checkpoint.tree_size)
         note = ledger.sealer.seal(layout.CHECKPOINTS, key, checkpoint.note.encode())
         self._txn.put(key, note, db=handles[layout.CHECKPOINTS], append=True)
+        return checkpoint
 
 
-def open_environment(path: Path, map_gib: int) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
-    """An LMDB environment whose acknowledged commits survive a power cut, and its numbered databases."""
+def open_environment(
+    path: Path, map_gib: int
+) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
+    """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
+    databases.
+    """
     env = lmdb.open(
         str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
         sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,

@@ -1,7 +1,7 @@
 """RFC 6962 Merkle tree hashing over a store of complete subtrees.
 
-A node is named (level, index): level 0 holds the leaves' hashes, node (l, i) covers the leaves from i·2^l on. Only complete
-subtrees are stored; what lies on the right edge is made from them.
+A node is named (level, index): level 0 holds the leaves' hashes, node (l, i) covers the leaves
+from i·2^l on. Only complete subtrees are stored; what lies on the right edge is made from them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Frontier:
-    """The complete subtrees along the right edge, greatest first: enough to append and to know the root."""
+    """The complete subtrees along the right edge, greatest first.
+
+    Enough to append and to know the root.
+    """
 
     def __init__(self, size: int, fetch: Fetch) -> None:
         self.size = size
@@ -36,7 +39,10 @@ class Frontier:
         ]
 
     def append(self, hashed: bytes) -> list[tuple[int, int, bytes]]:
-        """Append one leaf hash; gives the nodes (level, index, hash) that became complete, the leaf first."""
+        """Append one leaf hash.
+
+        Gives the nodes (level, index, hash) that became complete, the leaf first.
+        """
         index = self.size
         made = [(0, index, hashed)]
         level = 0
@@ -54,7 +60,9 @@ class Frontier:
 
 
 def complete_subtrees(start: int, stop: int) -> list[tuple[int, int]]:
-    """(first leaf, level) of the largest complete subtrees that cover leaves [start, stop), left to right."""
+    """(first leaf, level) of the largest complete subtrees that cover leaves [start, stop),
+    left to right.
+    """
     pieces = []
     while start < stop:
         level = (stop - start).bit_length() - 1
@@ -84,7 +92,8 @@ def root_at(size: int, fetch: Fetch) -> bytes:
 
 
 def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
-    """RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree of `size` leaves, leaf's sibling first.
+    """RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree of `size` leaves, leaf's
+    sibling first.
 
     Raises ValueError unless 0 ≤ index < size.
     """
@@ -105,7 +114,10 @@ def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
 
 
 def root_from_proof(index: int, size: int, leaf: bytes, path: list[bytes]) -> bytes:
-    """The root that this path claims for a leaf hash (RFC 9162 section 2.1.3.2); ValueError if its length is wrong."""
+    """The root that this path claims for a leaf hash (RFC 9162 section 2.1.3.2).
+
+    ValueError if its length is wrong.
+    """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size} leaves")
     node, last, hashed = index, size - 1, leaf

@@ -1,8 +1,8 @@
 """What makes every file of the ledger unreadable to a plain LMDB tool.
 
-AES-SIV (RFC 5297) is deterministic, so that replaying the journal gives byte-identical tables, and takes table and key as
-associated data, so that a row moved elsewhere does not open. OpenSSL keeps its own copies of these keys: the locked arena
-protects the tag masters, not them.
+AES-SIV (RFC 5297) is deterministic, so that replaying the journal gives byte-identical tables,
+and takes table and key as associated data, so that a row moved elsewhere does not open. OpenSSL
+keeps its own copies of these keys: the locked arena protects the tag masters, not them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Sealer:
 
     def seal(self, number: int, key: bytes, value: bytes) -> bytes:
         """The value sealed to its place. Deterministic; 16 bytes longer."""
-        # An empty plaintext is not sealable: the length prefix of one byte keeps "present, no fields" apart from absent.
+        # An empty plaintext is not sealable: the length prefix of one byte keeps "present, no
+        # fields" apart from absent.
         return self._siv.encrypt(b"\x01" + value, [self._realm, _U16.pack(number), key])
 
     def open(self, number: int, key: bytes, sealed: bytes) -> bytes:
@@ -42,5 +43,8 @@ class Sealer:
             ) from None
 
     def blind(self, label: str, natural: bytes) -> bytes:
-        """Keyed hash of a natural identifier, 32 bytes: the only form in which one is ever a key."""
+        """Keyed hash of a natural identifier, 32 bytes.
+
+        The only form in which one is ever a key.
+        """
         return hmac.digest(self._index_key, label.encode() + b"\x00" + natural, "sha256")

@@ -1,4 +1,7 @@
-"""The state tables: typed, sealed rows under numbers. A function of the journal, and of nothing else."""
+"""The state tables.
+
+Typed, sealed rows under numbers. A function of the journal, and of nothing else.
+"""
 
 from __future__ import annotations
 
@@ -95,12 +98,13 @@ class State:
                 key = bytes(raw)
                 if not key.startswith(prefix):
                     return
-                yield key, table.row.FromString(
-                    self._sealer.open(table.number, key, bytes(sealed))
-                )
+                yield key, table.row.FromString(self._sealer.open(table.number, key, bytes(sealed)))
 
     def command_key(self, principal: str, command_id: CommandId) -> bytes:
-        """Where a command is remembered: blinded principal, then the id's numbers, so that an epoch is one range."""
+        """Where a command is remembered.
+
+        Blinded principal, then the id's numbers, so that an epoch is one range.
+        """
         kind = command_id.WhichOneof("id") or ""
         owner = self._sealer.blind("command-" + kind, principal.encode())[:16]
         if kind == "client":
@@ -110,9 +114,7 @@ class State:
             return (
                 owner
                 + passage.portal_id
-                + struct.pack(
-                    ">QQB", passage.portal_epoch, passage.first_sequence, passage.stage
-                )
+                + struct.pack(">QQB", passage.portal_epoch, passage.first_sequence, passage.stage)
                 + self._sealer.blind("command-tag", passage.tag)[:16]
             )
         return owner + self._sealer.blind(
