@@ -1,0 +1,215 @@
+"""A batch of reads as arrays. Pure: a message in, arrays or one reason out.
+
+The columns of a message are little-endian bytes and become arrays without a copy or a loop; rows,
+which simple clients send, are turned into the same arrays one by one. Whatever does not agree is a
+reason that names the field at fault; the first one found, in the order in which they are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import Violation, ViolationKind
+from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
+from jinku.type.v1.tag_pb2 import TagScheme
+from jinku.v1.portal_pb2 import Read, ReadBatch
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+I16 = npt.NDArray[np.int16]
+
+IDENTITY_WIDTHS: Final = frozenset({7, 8, 12, 16})
+EVIDENCE_WIDTHS: Final[dict[int, int]] = {
+    TagScheme.TAG_SCHEME_NONE: 0,
+    TagScheme.TAG_SCHEME_TAM1: 16,
+    TagScheme.TAG_SCHEME_COUNTER_CMAC: 12,
+}
+CHALLENGED: Final = frozenset({int(TagScheme.TAG_SCHEME_TAM1)})
+COLUMNS: Final = (
+    "identity", "evidence", "antenna", "channel", "rssi_cdbm", "phase", "doppler_chz", "time_us",
+)  # fmt: skip
+NS_PER_US: Final = 1_000
+
+
+class BatchFault(Exception):
+    """A batch that cannot be taken, and why."""
+
+    def __init__(self, code: ReasonCode, item: str) -> None:
+        super().__init__(f"{ReasonCode.Name(code)} {item}")
+        self.reason = ReasonRecord(code=code, item=item)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """N ≥ 1 reads whose columns agree. Arrays are C-contiguous, read-only, little-endian."""
+
+    scheme: int
+    challenge_id: bytes
+    base_time_ns: int
+    identity: U8  # (N, 7 | 8 | 12 | 16)
+    evidence: U8  # (N, width of the scheme)
+    antenna: U8  # (N,)
+    channel: U8  # (N,)
+    rssi_cdbm: I16  # (N,) hundredths of a dBm
+    phase: U16  # (N,) 1/65536 turn, or (0,): not given
+    doppler_chz: I16  # (N,) hundredths of a Hz, or (0,): not given
+    time_us: U32  # (N,) after base_time_ns
+
+    def __len__(self) -> int:
+        return len(self.antenna)
+
+    @property
+    def first_ns(self) -> int:
+        """Time of the earliest read, portal's clock, UTC nanoseconds."""
+        return self.base_time_ns + int(self.time_us.min()) * NS_PER_US
+
+    @property
+    def last_ns(self) -> int:
+        """Time of the latest read, portal's clock, UTC nanoseconds."""
+        return self.base_time_ns + int(self.time_us.max()) * NS_PER_US
+
+    def times_ns(self) -> npt.NDArray[np.int64]:
+        """Time of each read, (N,), UTC nanoseconds."""
+        return self.time_us.astype(np.int64) * NS_PER_US + self.base_time_ns
+
+
+def read_columns(batch: ReadBatch, reads_max: int) -> Columns:
+    """The reads of a batch that the guard has let pass. Raises BatchFault if they do not agree."""
+    if not batch.rows:
+        return _from_columns(batch, reads_max)
+    for name in COLUMNS:
+        if getattr(batch, name):
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_ROWS_AND_COLUMNS, name)
+    return _from_rows(batch, reads_max)
+
+
+def fault_of(violation: Violation) -> ReasonRecord:
+    """What the guard found, as the reason that a portal is given."""
+    unknown = violation.kind in {ViolationKind.UNKNOWN_FIELD, ViolationKind.UNKNOWN_NUMBER}
+    code = ReasonCode.REASON_CODE_BATCH_MALFORMED
+    if violation.kind == ViolationKind.UNKNOWN_NUMBER and violation.field == "scheme":
+        code = ReasonCode.REASON_CODE_BATCH_SCHEME_UNKNOWN
+    elif unknown:
+        code = ReasonCode.REASON_CODE_BATCH_UNKNOWN_FIELDS
+    item = f"{violation.field}: {violation.description}"
+    return ReasonRecord(code=code, item=item.removeprefix(": ")[:64])
+
+
+def _check_envelope(batch: ReadBatch, count: int, reads_max: int) -> int:
+    """The width of the scheme's evidence, if count, scheme, challenge and time can be."""
+    if count == 0:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_EMPTY, "antenna")
+    if count > reads_max:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_TOO_LARGE, f"antenna: {count} > {reads_max}")
+    width = EVIDENCE_WIDTHS.get(batch.scheme)
+    if width is None:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_SCHEME_UNKNOWN, f"scheme: {batch.scheme}")
+    if batch.scheme in CHALLENGED and not batch.challenge_id:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_CHALLENGE_MISSING, "challenge_id")
+    if batch.scheme not in CHALLENGED and batch.challenge_id:
+        raise BatchFault(
+            ReasonCode.REASON_CODE_BATCH_MALFORMED, "challenge_id: the scheme has none"
+        )
+    if batch.base_time_ns <= 0:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_MALFORMED, "base_time_ns: must be after 1970")
+    return width
+
+
+def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
+    antenna = batch.antenna
+    count = len(antenna)
+    others = [name for name in COLUMNS if name != "antenna" and getattr(batch, name)]
+    if count == 0 and others:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE, f"antenna: {others[0]}")
+    evidence_width = _check_envelope(batch, count, reads_max)
+    identity = batch.identity
+    identity_width, rest = divmod(len(identity), count)
+    if rest or identity_width not in IDENTITY_WIDTHS:
+        raise BatchFault(
+            ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, f"identity: {len(identity)} / {count}"
+        )
+    evidence = batch.evidence
+    if len(evidence) != count * evidence_width:
+        raise BatchFault(
+            ReasonCode.REASON_CODE_BATCH_EVIDENCE_WIDTH, f"evidence: {len(evidence)} / {count}"
+        )
+    return Columns(
+        scheme=batch.scheme,
+        challenge_id=batch.challenge_id,
+        base_time_ns=batch.base_time_ns,
+        identity=_column("identity", identity, "u1", count * identity_width).reshape(count, -1),
+        evidence=_column("evidence", evidence, "u1", count * evidence_width).reshape(
+            count, evidence_width
+        ),
+        antenna=_column("antenna", antenna, "u1", count),
+        channel=_column("channel", batch.channel, "u1", count),
+        rssi_cdbm=_column("rssi_cdbm", batch.rssi_cdbm, "<i2", count),
+        phase=_column("phase", batch.phase, "<u2", count, optional=True),
+        doppler_chz=_column("doppler_chz", batch.doppler_chz, "<i2", count, optional=True),
+        time_us=_column("time_us", batch.time_us, "<u4", count),
+    )
+
+
+def _column(name: str, data: bytes, kind: str, count: int, *, optional: bool = False) -> Any:
+    """A view of the bytes as `count` values of `kind`, or of none where the column is optional."""
+    expected = count * np.dtype(kind).itemsize
+    if len(data) != expected and (data or not optional):
+        raise BatchFault(
+            ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE,
+            f"{name}: {len(data)} bytes, {expected} expected",
+        )
+    return np.frombuffer(data, kind)
+
+
+def _from_rows(batch: ReadBatch, reads_max: int) -> Columns:
+    rows = batch.rows
+    count = len(rows)
+    evidence_width = _check_envelope(batch, count, reads_max)
+    identity_width = len(rows[0].identity)
+    if identity_width not in IDENTITY_WIDTHS:
+        raise BatchFault(ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, "rows[0].identity")
+    identities, evidence = [], []
+    none_given = bytes(evidence_width)
+    for index, row in enumerate(rows):
+        if len(row.identity) != identity_width:
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, f"rows[{index}].identity")
+        if row.evidence and len(row.evidence) != evidence_width:
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_EVIDENCE_WIDTH, f"rows[{index}].evidence")
+        identities.append(row.identity)
+        evidence.append(row.evidence or none_given)
+    phase = _number_column(rows, "phase", "<u2", lambda row: row.phase)
+    doppler_chz = _number_column(rows, "doppler_chz", "<i2", lambda row: row.doppler_chz)
+    nothing = slice(0, 0)
+    return Columns(
+        scheme=batch.scheme,
+        challenge_id=batch.challenge_id,
+        base_time_ns=batch.base_time_ns,
+        identity=np.frombuffer(b"".join(identities), np.uint8).reshape(count, -1),
+        evidence=np.frombuffer(b"".join(evidence), np.uint8).reshape(count, evidence_width),
+        antenna=_number_column(rows, "antenna", "u1", lambda row: row.antenna),
+        channel=_number_column(rows, "channel", "u1", lambda row: row.channel),
+        rssi_cdbm=_number_column(rows, "rssi_cdbm", "<i2", lambda row: row.rssi_cdbm),
+        phase=phase if phase.any() else phase[nothing],
+        doppler_chz=doppler_chz if doppler_chz.any() else doppler_chz[nothing],
+        time_us=_number_column(rows, "time_us", "<u4", lambda row: row.time_us),
+    )
+
+
+def _number_column(rows: Any, name: str, kind: str, value: Callable[[Read], int]) -> Any:
+    """One number of every row, if all fit `kind`."""
+    values = np.fromiter((value(row) for row in rows), np.int64, len(rows))
+    bounds = np.iinfo(kind)
+    wrong = np.flatnonzero((values < bounds.min) | (values > bounds.max))
+    if len(wrong):
+        at = int(wrong[0])
+        raise BatchFault(
+            ReasonCode.REASON_CODE_BATCH_MALFORMED,
+            f"rows[{at}].{name}: {values[at]} is outside {bounds.min} to {bounds.max}",
+        )
+    return values.astype(kind)
