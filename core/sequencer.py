@@ -1,5 +1,4 @@
 """The one writer of a realm: decide, apply, journal; many commands per commit, all durable first.
-before it is durable.
 
 Design section 3. An error in deciding changes nothing and fails that command alone; an error in
 applying or committing means that the outcome is unknown, so the writer stops for good and the

@@ -1,0 +1,105 @@
+"""The Merkle tree against RFC 6962's reference tree and against the definition itself."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ledger.merkle import (
+    EMPTY_ROOT,
+    Frontier,
+    complete_subtrees,
+    inclusion_proof,
+    leaf_hash,
+    root_at,
+    root_from_proof,
+)
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
+
+
+def defined_root(leaves: list[bytes]) -> bytes:
+    """MTH of RFC 6962 section 2.1, as it is written there."""
+    if not leaves:
+        return sha256(b"").digest()
+    if len(leaves) == 1:
+        return sha256(b"\x00" + leaves[0]).digest()
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return sha256(b"\x01" + defined_root(leaves[:split]) + defined_root(leaves[split:])).digest()
+
+
+class Tree:
+    """Leaves in a dict of nodes, as the ledger keeps them in LMDB."""
+
+    def __init__(self, leaves: list[bytes]) -> None:
+        self.nodes: dict[tuple[int, int], bytes] = {}
+        self.frontier = Frontier(0, self.fetch)
+        for leaf in leaves:
+            for level, index, hashed in self.frontier.append(leaf_hash(leaf)):
+                self.nodes[level, index] = hashed
+
+    def fetch(self, level: int, index: int) -> bytes:
+        return self.nodes[level, index]
+
+
+def test_reference_tree() -> None:
+    leaves = [bytes.fromhex(leaf) for leaf in VECTORS["leaves"]]
+    tree = Tree(leaves)
+    for size, root in enumerate(VECTORS["roots"], 1):
+        assert root_at(size, tree.fetch).hex() == root
+        assert Tree(leaves[:size]).frontier.root().hex() == root
+    assert root_at(0, tree.fetch) == EMPTY_ROOT
+
+
+@given(st.integers(1, 70))
+def test_proofs_of_every_leaf_at_every_size(count: int) -> None:
+    leaves = [b"%d" % i for i in range(count)]
+    tree = Tree(leaves)
+    for size in range(1, count + 1):
+        root = defined_root(leaves[:size])
+        assert root_at(size, tree.fetch) == root
+        for index in range(size):
+            path = inclusion_proof(index, size, tree.fetch)
+            assert root_from_proof(index, size, leaf_hash(leaves[index]), path) == root
+
+
+@given(st.integers(2, 200), st.data())
+def test_a_changed_proof_is_not_accepted(count: int, data: st.DataObject) -> None:
+    leaves = [b"%d" % i for i in range(count)]
+    tree = Tree(leaves)
+    index = data.draw(st.integers(0, count - 1))
+    path = inclusion_proof(index, count, tree.fetch)
+    row = data.draw(st.integers(0, len(path) - 1))
+    bit = data.draw(st.integers(0, 255))
+    changed = bytearray(path[row])
+    changed[bit // 8] ^= 1 << bit % 8
+    forged = [*path[:row], bytes(changed), *path[row + 1 :]]
+    root = tree.frontier.root()
+    assert root_from_proof(index, count, leaf_hash(leaves[index]), forged) != root
+    for wrong_length in (path[:-1], [*path, path[0]]):
+        with pytest.raises(ValueError, match="too"):
+            root_from_proof(index, count, leaf_hash(leaves[index]), wrong_length)
+
+
+@given(st.integers(0, 5000))
+def test_a_frontier_continues_where_the_nodes_end(size: int) -> None:
+    assert sum(1 << level for _, level in complete_subtrees(0, size)) == size
+    small = size % 300
+    tree = Tree([b"%d" % i for i in range(small)])
+    again = Frontier(small, tree.fetch)
+    assert again.root() == tree.frontier.root()
+    assert again.append(leaf_hash(b"x")) == tree.frontier.append(leaf_hash(b"x"))
+
+
+def test_no_proof_outside_the_tree() -> None:
+    tree = Tree([b"a", b"b"])
+    for index, size in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="not in a tree"):
+            inclusion_proof(index, size, tree.fetch)
+        with pytest.raises(ValueError, match="not in a tree"):
+            root_from_proof(index, size, b"", [])
