@@ -1,0 +1,67 @@
+/* The tag index: a hash table of fixed 32-byte slots in one anonymous mapping that holds offsets, no pointers.
+ *
+ * Tags get dense numbers 0, 1, 2 .. as they are inserted and are never removed. Linear probing under a keyed hash;
+ * any number of slots; at most 4/5 full, then grown by a quarter, so that a table that has grown costs at most 60 bytes
+ * per tag. Identities of different length are different. Callers hold the lock: index_read for what reads slots or
+ * advances counters (atomic, many threads at once), index_write for what inserts or changes a state.
+ */
+#ifndef NATIVE_TAGINDEX_IMPL_H
+#define NATIVE_TAGINDEX_IMPL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { INDEX_IDENTITY = 16, INDEX_BLOCK = 32 };
+#define INDEX_NONE 0xFFFFFFFFu
+#define INDEX_CAPACITY_MAX 0xC0000000u
+
+enum index_state { INDEX_ACTIVE = 1, INDEX_FROZEN = 2, INDEX_RETIRED = 3 };
+
+struct index_slot {
+    uint8_t identity[INDEX_IDENTITY]; /* zero-padded */
+    uint32_t counter;                 /* highest accepted; only index_advance writes it */
+    uint32_t number;
+    uint8_t length; /* of the identity: 7, 8, 12 or 16; 0: empty slot */
+    uint8_t scheme, state, key;
+    uint8_t reserved[4]; /* zero */
+};
+
+struct index;
+
+/* A new index that takes `capacity` tags before it grows; NULL when memory is refused. index_free frees it (NULL too). */
+struct index *index_new(uint32_t capacity, uint64_t seed);
+void index_free(struct index *index);
+
+void index_read(struct index *index);
+void index_write(struct index *index);
+void index_leave(struct index *index);
+
+/* Width is 7, 8, 12 or 16 in every call below: index_width_ok(width). */
+int index_width_ok(size_t width);
+
+/* Read lock. n <= INDEX_BLOCK identities of `width` bytes, packed -> slots n, NULL for unknown. Slots are fetched ahead
+ * of their use and stay where they are until the lock is left. */
+void index_find_block(struct index *index, const uint8_t *identities, size_t width, size_t n,
+                      struct index_slot **slots);
+
+/* Read lock. The slot of one identity, or NULL. */
+struct index_slot *index_find(struct index *index, const uint8_t *identity, size_t width);
+
+/* Read lock. The slot of a number, or NULL. */
+struct index_slot *index_slot_of(struct index *index, uint32_t number);
+
+/* Read lock. Raises the slot's counter to `counter` if that is greater. 1 if this call did; of several threads with
+ * equal counters exactly one gets 1. */
+int index_advance(struct index_slot *slot, uint32_t counter);
+
+/* Write lock. Inserts, or replaces scheme, state and key and keeps counter and number. The number, or INDEX_NONE when
+ * memory or numbers are used up (then nothing changed). */
+uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
+                   uint8_t state, uint8_t key);
+
+/* Read lock. Tags held; tags that fit before the next growth; bytes mapped. */
+uint32_t index_count(const struct index *index);
+uint32_t index_capacity(const struct index *index);
+uint64_t index_bytes(const struct index *index);
+
+#endif
