@@ -1,0 +1,224 @@
+"""The one writer: durable before answered, once for ever, and stopped for good when the outcome is unknown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from ledgers import HANDLERS, command, found, reopen
+
+from core.decisions import Handler
+from core.errors import DecideFailed, LedgerCorrupt, LedgerInUse, LedgerStopped, QueueFull
+from core.fsck import fsck
+from core.ledger.ledger import Ledger
+from core.ledger.merkle import leaf_hash, root_from_proof
+from core.ledger.note import open_note
+from core.sequencer import Committed, Sequencer, Writer
+from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.type.v1.place_pb2 import InstitutionKind
+from jinku.type.v1.reason_pb2 import ReasonCode
+from jinku.v1.common_pb2 import Receipt
+from jinku.v1.registry_pb2 import RegisterInstitutionRequest
+
+HEAD = InstitutionKind.INSTITUTION_KIND_HEAD_OFFICE
+
+
+def institution(code: str) -> RegisterInstitutionRequest:
+    return RegisterInstitutionRequest(code=code, name=code, kind=HEAD)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found(tmp_path)
+    opened = reopen(tmp_path)
+    yield opened
+    opened.close()
+
+
+def one(ledger: Ledger, what: RegisterInstitutionRequest, **ids: int) -> Committed:
+    (result,) = Writer(ledger, HANDLERS).commit([command(what, **ids)])
+    assert isinstance(result, Committed)
+    return result
+
+
+def test_committed_is_there_after_reopening(tmp_path: Path, ledger: Ledger) -> None:
+    result = one(ledger, institution("A"))
+    root, size = ledger.checkpoint().root_hash, ledger.size
+    ledger.close()
+    again = reopen(tmp_path)
+    assert (again.checkpoint().root_hash, again.size) == (root, size) == (root, 2)
+    header = EntryHeader.FromString(again.entry(result.entry_index).header)
+    assert header == result.header
+    assert fsck(again).entries == 2
+    again.close()
+
+
+def test_the_same_command_again_is_answered_and_not_done(ledger: Ledger) -> None:
+    first = one(ledger, institution("A"), epoch=5, sequence=1)
+    again = one(ledger, institution("A"), epoch=5, sequence=1)
+    assert again.repeated
+    assert (again.header, again.events) == (first.header, first.events)
+    assert ledger.size == 2
+
+
+def test_the_same_command_twice_in_one_commit(ledger: Ledger) -> None:
+    commands = [command(institution("A"), epoch=5, sequence=1) for _ in range(2)]
+    first, again = Writer(ledger, HANDLERS).commit(commands)
+    assert isinstance(first, Committed)
+    assert isinstance(again, Committed)
+    assert (first.repeated, again.repeated) == (False, True)
+    assert first.header == again.header
+
+
+def test_a_command_id_with_another_body_is_refused_and_alarmed(ledger: Ledger) -> None:
+    one(ledger, institution("A"), epoch=5, sequence=1)
+    altered = one(ledger, institution("B"), epoch=5, sequence=1)
+    assert not altered.accepted
+    assert [r.code for r in altered.header.reasons] == [ReasonCode.REASON_CODE_COMMAND_ID_REUSED]
+    (event,) = altered.events.events
+    assert event.alarm_raised.request_digest == altered.header.request_digest
+    assert one(ledger, institution("A"), epoch=5, sequence=1).repeated
+    assert fsck(ledger).entries == 3
+
+
+def test_a_raising_procedure_changes_nothing(ledger: Ledger) -> None:
+    def raises(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    handlers = {**HANDLERS, RegisterInstitutionRequest: Handler(RegisterInstitutionRequest, raises)}  # type: ignore[arg-type]
+    before = [list(ledger.raw_rows(number)) for number in range(1, 13)]
+    (result,) = Writer(ledger, handlers).commit([command(institution("A"))])
+    assert isinstance(result, DecideFailed)
+    assert [list(ledger.raw_rows(number)) for number in range(1, 13)] == before
+    assert ledger.size == 1
+
+
+def test_time_never_decreases(tmp_path: Path, ledger: Ledger) -> None:
+    times = iter([10**18 * 3, 10**18 * 2, 10**18])
+    writer = Writer(ledger, HANDLERS, lambda: next(times))
+    for code in "AB":
+        writer.commit([command(institution(code))])
+    ledger.close()
+    again = reopen(tmp_path)
+    Writer(again, HANDLERS, lambda: next(times)).commit([command(institution("C"))])
+    headers = [EntryHeader.FromString(entry.header) for _, entry in again.entries(1)]
+    assert [h.decided_at_ns for h in headers] == [10**18 * 3] * 3
+    again.close()
+
+
+def test_receipts_prove_and_stay_the_same(ledger: Ledger) -> None:
+    result = one(ledger, institution("A"))
+    early = ledger.receipt(result.entry_index)
+    for number in range(40):
+        one(ledger, institution(f"I{number}"))
+    late = ledger.receipt(result.entry_index)
+    assert late == early
+    for index in range(ledger.size):
+        check_receipt(ledger.receipt(index), index, ledger.verifier_key)
+
+
+def check_receipt(receipt: Receipt, index: int, verifier_key: str) -> None:
+    assert receipt.ByteSize() <= 4096
+    assert sha256(receipt.events).digest() == receipt.events_digest
+    assert EntryHeader.FromString(receipt.header).index == index
+    checkpoint = open_note(receipt.checkpoint, verifier_key)
+    leaf = leaf_hash(receipt.header + receipt.events_digest)
+    path = list(receipt.inclusion_proof)
+    assert root_from_proof(index, checkpoint.tree_size, leaf, path) == checkpoint.root_hash
+
+
+def test_a_commit_holds_many_commands(ledger: Ledger) -> None:
+    commands = [command(institution(f"I{number}")) for number in range(300)]
+    results = Writer(ledger, HANDLERS).commit(commands)
+    assert [r.entry_index for r in results if isinstance(r, Committed)] == list(range(1, 301))
+    assert len(list(ledger.checkpoints())) == 2
+    for index in (1, 150, 300):
+        check_receipt(ledger.receipt(index), index, ledger.verifier_key)
+    assert [index for index, _ in ledger.entries(150)] == list(range(150, 301))
+
+
+def test_sequencer_answers_after_the_commit_and_drains(ledger: Ledger) -> None:
+    seen: list[int] = []
+    sequencer = Sequencer(
+        ledger, HANDLERS, on_committed=lambda batch: seen.extend(c.entry_index for c in batch)
+    )
+    futures = [sequencer.submit(command(institution(f"I{number}"))) for number in range(100)]
+    sequencer.start()
+    sequencer.stop()
+    assert sorted(future.result(0).entry_index for future in futures) == list(range(1, 101))
+    assert seen == list(range(1, 101))
+    with pytest.raises(LedgerStopped):
+        sequencer.submit(command(institution("late")))
+
+
+def test_a_full_queue_is_said_at_once(ledger: Ledger) -> None:
+    sequencer = Sequencer(ledger, HANDLERS, queue_max=2)
+    for number in range(2):
+        sequencer.submit(command(institution(f"I{number}")))
+    with pytest.raises(QueueFull):
+        sequencer.submit(command(institution("one too many")))
+    sequencer.start()
+    sequencer.stop()
+    assert ledger.size == 3
+
+
+def test_fail_stop(tmp_path: Path, ledger: Ledger) -> None:
+    stopped = threading.Event()
+    broken = {"now": False}
+
+    def observer(_: object) -> None:
+        if broken["now"]:
+            raise OSError("disk gone")
+
+    sequencer = Sequencer(
+        ledger, HANDLERS, on_committed=observer, on_stop=lambda _: stopped.set()
+    )
+    sequencer.start()
+    assert sequencer.submit(command(institution("A"))).result(5).accepted
+    broken["now"] = True
+    with pytest.raises(LedgerStopped):
+        sequencer.submit(command(institution("B"))).result(5)
+    assert stopped.wait(5)
+    with pytest.raises(LedgerStopped):
+        sequencer.submit(command(institution("C")))
+    ledger.close()
+    assert (tmp_path / "ledger" / "suspect").exists()
+    again = reopen(tmp_path)
+    assert again.size in (2, 3)
+    assert not (tmp_path / "ledger" / "suspect").exists()
+    fsck(again)
+    again.close()
+
+
+def test_a_failed_commit_lets_nobody_write_on(ledger: Ledger) -> None:
+    with pytest.raises(RuntimeError, match="half way"), ledger.writing() as writing:
+        writing.append(ledger.entry(0))
+        raise RuntimeError("half way")
+    assert ledger.size == 1
+    with pytest.raises(LedgerStopped), ledger.writing():
+        pass
+
+
+def test_one_process_at_a_time(tmp_path: Path, ledger: Ledger) -> None:
+    with pytest.raises(LedgerInUse, match="another process"):
+        reopen(tmp_path)
+    assert ledger.size == 1
+
+
+def test_wrong_keys_do_not_open(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.close()
+    (tmp_path / "keys" / "realm.key").write_bytes(bytes(32))
+    with pytest.raises(LedgerCorrupt):
+        reopen(tmp_path)
+
+
+def test_files_tell_a_plain_tool_nothing(tmp_path: Path, ledger: Ledger) -> None:
+    one(ledger, RegisterInstitutionRequest(code="SECRET-CODE", name="机密支行", kind=HEAD))
+    ledger.close()
+    for path in (tmp_path / "ledger").iterdir():
+        content = path.read_bytes()
+        for needle in (b"SECRET-CODE", "机密支行".encode(), b"test.example", b"spiffe"):
+            assert needle not in content
