@@ -1,0 +1,206 @@
+"""Entries told to a person, in Chinese and in English."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jinku import receipts
+from jinku.event.v1.entry_pb2 import EntryHeader, Outcome
+from jinku.event.v1.event_pb2 import Event
+from jinku.type.v1.place_pb2 import CustodyPlace, InstitutionKind, VaultKind
+from jinku.type.v1.reason_pb2 import ReasonCode
+from jinku.type.v1.tag_pb2 import Direction, TagScheme
+from jinku.v1.common_pb2 import Receipt
+
+DIRECTIONS = {
+    Direction.DIRECTION_IN: ("入库", "in"),
+    Direction.DIRECTION_OUT: ("出库", "out"),
+    Direction.DIRECTION_TURNED_BACK: ("折返", "turned back"),
+    Direction.DIRECTION_STRAY: ("附近停留", "stray"),
+    Direction.DIRECTION_UNDETERMINED: ("方向不能确定", "direction undetermined"),
+}
+PLACES = {
+    CustodyPlace.CUSTODY_PLACE_WITH_HOLDER: ("在保管方", "with"),
+    CustodyPlace.CUSTODY_PLACE_IN_TRANSIT: ("在途, 责任方", "in transit, accountable"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One entry, line by line, the same lines in both languages."""
+
+    zh: tuple[str, ...]
+    en: tuple[str, ...]
+
+    def lines(self, language: str) -> tuple[str, ...]:
+        return {"zh": self.zh, "en": self.en}.get(language, self.zh + self.en)
+
+
+def format_time(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{rest // 1_000_000:03d} UTC"
+
+
+def short(value: bytes) -> str:
+    """An id as realm/entry/ordinal, another identity as hex digits."""
+    if len(value) == 16 and value[:4] != bytes(4):
+        realm, entry, ordinal = value[:4], value[4:12], value[12:]
+        numbers = (int.from_bytes(part, "big") for part in (realm, entry, ordinal))
+        return "/".join(map(str, numbers))
+    return value.hex() or "–"
+
+
+def read_entry(receipt: Receipt) -> Account:
+    """What the receipt's entry says. It proves nothing: `receipts.verify` does."""
+    header = receipts.parse_header(receipt.header)
+    events = receipts.open_events(receipt)
+    zh, en = map(list, describe_header(header))
+    if events is None:
+        digest = receipt.events_digest.hex()
+        zh.append(f"事件未随附, 摘要 {digest}")
+        en.append(f"events not included, digest {digest}")
+    else:
+        for event in events.events:
+            chinese, english = describe_event(event)
+            zh.append(f"· {chinese}")
+            en.append(f"· {english}")
+    return Account(tuple(zh), tuple(en))
+
+
+def describe_header(header: EntryHeader) -> tuple[list[str], list[str]]:
+    accepted = header.outcome == Outcome.OUTCOME_ACCEPTED
+    when, command = format_time(header.decided_at_ns), header.command or "–"
+    zh = [
+        f"第 {header.index} 条记录, 域 {header.realm}, {when}",
+        f"命令 {command}, 来自 {header.principal}",
+        "结果: 受理" if accepted else "结果: 拒绝",
+    ]
+    en = [
+        f"entry {header.index} of realm {header.realm}, {when}",
+        f"command {command} of {header.principal}",
+        "outcome: accepted" if accepted else "outcome: refused",
+    ]
+    for reason in header.reasons:
+        line = f"{reason.code} {name_of_reason(reason.code)} {reason.item}".rstrip()
+        zh.append(f"  原因 {line}")
+        en.append(f"  reason {line}")
+    return zh, en
+
+
+def name_of_reason(code: int) -> str:
+    names = {value: name for name, value in ReasonCode.items()}
+    return names.get(ReasonCode.ValueType(code), f"REASON_CODE_{code}").removeprefix("REASON_CODE_")
+
+
+def strip(enum: Any, value: int) -> str:
+    """An enum value's name without the enum's own; the number where this client has no name."""
+    named = enum.DESCRIPTOR.values_by_number.get(value)
+    return str(value) if named is None else named.name
+
+
+def describe_event(event: Event) -> tuple[str, str]:
+    """One event in a line of each language."""
+    kind = event.WhichOneof("event")
+    if kind is None:
+        return "未知事件(本客户端版本较旧)", "an event that this client is too old to know"
+    return DESCRIBERS[kind](getattr(event, kind))
+
+
+def describe_realm(event: Any) -> tuple[str, str]:
+    return (
+        f"建立域 {event.realm}, 信任域 {event.trust_domain}",
+        f"realm {event.realm} founded, trust domain {event.trust_domain}",
+    )
+
+
+def describe_institution(event: Any) -> tuple[str, str]:
+    kind = strip(InstitutionKind, event.kind)
+    return (
+        f"登记机构 {event.code} {event.name} ({kind})",
+        f"institution {event.code} {event.name} registered ({kind})",
+    )
+
+
+def describe_vault(event: Any) -> tuple[str, str]:
+    kind = strip(VaultKind, event.kind)
+    return (
+        f"登记金库 {event.code} {event.name} ({kind})",
+        f"vault {event.code} {event.name} registered ({kind})",
+    )
+
+
+def describe_portal(event: Any) -> tuple[str, str]:
+    count = len(event.antennas)
+    return f"登记通道 {event.name}, 天线 {count} 个", f"portal {event.name}, {count} antennas"
+
+
+def describe_container(event: Any) -> tuple[str, str]:
+    item = short(event.container_id)
+    return f"登记款箱 {event.label} ({item})", f"container {event.label} registered ({item})"
+
+
+def describe_issue(event: Any) -> tuple[str, str]:
+    what = f"{event.identity.hex()} ({strip(TagScheme, event.scheme)})"
+    box, old = short(event.container_id), short(event.replaces_tag_id)
+    if event.replaces_tag_id:
+        return f"标签 {what} 替换 {old}, 款箱 {box}", f"tag {what} replaces {old} on {box}"
+    return f"标签 {what} 发给款箱 {box}", f"tag {what} issued to {box}"
+
+
+def tag_change(chinese: str, english: str) -> Callable[[Any], tuple[str, str]]:
+    def describe(event: Any) -> tuple[str, str]:
+        note = f": {event.note}" if event.note else ""
+        tag = short(event.tag_id)
+        return f"标签 {tag} {chinese}{note}", f"tag {tag} {english}{note}"
+
+    return describe
+
+
+def describe_custody(event: Any) -> tuple[str, str]:
+    sides = [(custody, PLACES.get(custody.place, ("?", "?"))) for custody in
+             (event.before, event.after)]  # fmt: skip
+    zh = " → ".join(f"{place[0]} {short(custody.holder_id)}" for custody, place in sides)
+    en = " → ".join(f"{place[1]} {short(custody.holder_id)}" for custody, place in sides)
+    return (
+        f"款箱 {short(event.container_id)} 保管: {zh}",
+        f"custody of {short(event.container_id)}: {en}",
+    )
+
+
+def describe_passage(event: Any) -> tuple[str, str]:
+    zh, en = DIRECTIONS.get(event.direction, ("?", "?"))
+    counts = f"{event.reads_inner}+{event.reads_outer}"
+    share = f"{event.confidence_permille / 10:g} %"
+    first = format_time(event.first_read_ns)
+    return (
+        f"款箱 {short(event.container_id)} {zh}, 可信度 {share}, 内外侧读取 {counts}, 始于 {first}",
+        f"{short(event.container_id)} {en}, confidence {share}, {counts} reads, from {first}",
+    )
+
+
+def describe_alarm(event: Any) -> tuple[str, str]:
+    about = short(event.identity or event.tag_id)
+    reasons = ", ".join(f"{reason.code} {name_of_reason(reason.code)}" for reason in event.reasons)
+    more = event.suppressed_count
+    zh = f"报警 {about}: {reasons}" + (f", 另代表 {more} 条" if more else "")
+    return zh, f"alarm about {about}: {reasons}" + (f", stands for {more} more" if more else "")
+
+
+DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
+    "realm_founded": describe_realm,
+    "institution_registered": describe_institution,
+    "vault_registered": describe_vault,
+    "portal_registered": describe_portal,
+    "container_registered": describe_container,
+    "tag_issued": describe_issue,
+    "tag_frozen": tag_change("冻结", "frozen"),
+    "tag_unfrozen": tag_change("解冻", "unfrozen"),
+    "tag_retired": tag_change("注销", "retired"),
+    "custody_moved": describe_custody,
+    "passage_recorded": describe_passage,
+    "alarm_raised": describe_alarm,
+}

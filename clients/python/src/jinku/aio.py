@@ -1,0 +1,129 @@
+"""The asyncio twin of the unary clients: the same paths, bytes and retries."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from jinku.calls import REPEATABLE, Answer, RetryPolicy, path_of, prepare
+from jinku.commands import CommandIds
+from jinku.errors import from_rpc_error
+from jinku.v1.ledger_pb2 import (
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    GetEntryRequest,
+    GetEntryResponse,
+    GetProofRequest,
+    GetProofResponse,
+)
+from jinku.v1.registry_pb2 import (
+    FreezeTagRequest,
+    FreezeTagResponse,
+    GetContainerRequest,
+    GetContainerResponse,
+    IssueTagRequest,
+    IssueTagResponse,
+    RegisterContainerRequest,
+    RegisterContainerResponse,
+    RegisterInstitutionRequest,
+    RegisterInstitutionResponse,
+    RegisterPortalRequest,
+    RegisterPortalResponse,
+    RegisterVaultRequest,
+    RegisterVaultResponse,
+    RetireTagRequest,
+    RetireTagResponse,
+    UnfreezeTagRequest,
+    UnfreezeTagResponse,
+)
+
+
+@dataclass
+class UnaryClient:
+    """Sends requests over an asyncio channel; repeats the same bytes while unavailable."""
+
+    channel: grpc.aio.Channel
+    command_ids: CommandIds | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    async def call(self, request: Any, answer: type[Answer]) -> Answer:
+        """The service's answer; raises `CallFailed` where there is none."""
+        # Drawing an id may sync a file: that must not hold up the loop.
+        body = await asyncio.to_thread(prepare, request, self.command_ids)
+        send: Any = self.channel.unary_unary(path_of(request), None, answer.FromString)
+        delays = iter(self.retry.delays())
+        while True:
+            try:
+                answered: Answer = await send(body, timeout=self.retry.timeout_s)
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error)
+                delay = next(delays, None)
+                if failure.code not in REPEATABLE or delay is None:
+                    raise failure from error
+                await asyncio.sleep(delay)
+            else:
+                return answered
+
+
+class RegistryClient(UnaryClient):
+    """`jinku.registry.RegistryClient`, awaited."""
+
+    async def register_institution(
+        self, request: RegisterInstitutionRequest
+    ) -> RegisterInstitutionResponse:
+        """Registers an institution (机构)."""
+        return await self.call(request, RegisterInstitutionResponse)
+
+    async def register_vault(self, request: RegisterVaultRequest) -> RegisterVaultResponse:
+        """Registers a vault (金库)."""
+        return await self.call(request, RegisterVaultResponse)
+
+    async def register_portal(self, request: RegisterPortalRequest) -> RegisterPortalResponse:
+        """Registers a portal at a vault's door."""
+        return await self.call(request, RegisterPortalResponse)
+
+    async def register_container(
+        self, request: RegisterContainerRequest
+    ) -> RegisterContainerResponse:
+        """Registers a box or bag (款箱/款袋)."""
+        return await self.call(request, RegisterContainerResponse)
+
+    async def issue_tag(self, request: IssueTagRequest) -> IssueTagResponse:
+        """Binds a tag to a container, or replaces the one it carries."""
+        return await self.call(request, IssueTagResponse)
+
+    async def freeze_tag(self, request: FreezeTagRequest) -> FreezeTagResponse:
+        """Stops a tag from opening any gate (冻结)."""
+        return await self.call(request, FreezeTagResponse)
+
+    async def unfreeze_tag(self, request: UnfreezeTagRequest) -> UnfreezeTagResponse:
+        """Undoes a freeze (解冻)."""
+        return await self.call(request, UnfreezeTagResponse)
+
+    async def retire_tag(self, request: RetireTagRequest) -> RetireTagResponse:
+        """Ends a tag for ever (注销)."""
+        return await self.call(request, RetireTagResponse)
+
+    async def get_container(self, request: GetContainerRequest) -> GetContainerResponse:
+        """Finds a container by label, id or an identity it carried."""
+        return await self.call(request, GetContainerResponse)
+
+
+class LedgerClient(UnaryClient):
+    """`jinku.ledger.LedgerClient`, awaited."""
+
+    async def get_entry(self, request: GetEntryRequest) -> GetEntryResponse:
+        """One entry with its receipt."""
+        return await self.call(request, GetEntryResponse)
+
+    async def get_proof(self, request: GetProofRequest) -> GetProofResponse:
+        """The inclusion proof of one entry."""
+        return await self.call(request, GetProofResponse)
+
+    async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        """The newest signed checkpoint and the key that checks it."""
+        return await self.call(request, GetCheckpointResponse)

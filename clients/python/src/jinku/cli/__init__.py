@@ -1,0 +1,1 @@
+"""The commands of `jinku`, one module per group."""

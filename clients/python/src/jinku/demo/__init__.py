@@ -1,0 +1,1 @@
+"""The demonstration bank: recorded reads, real service, injected attacks. `jinku demo` runs it."""

@@ -1,0 +1,29 @@
+"""The LedgerService: what the journal holds and the proofs of it."""
+
+from __future__ import annotations
+
+from jinku.calls import UnaryClient
+from jinku.v1.ledger_pb2 import (
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    GetEntryRequest,
+    GetEntryResponse,
+    GetProofRequest,
+    GetProofResponse,
+)
+
+
+class LedgerClient(UnaryClient):
+    """Typed calls of the LedgerService."""
+
+    def get_entry(self, request: GetEntryRequest) -> GetEntryResponse:
+        """One entry with its receipt."""
+        return self.call(request, GetEntryResponse)
+
+    def get_proof(self, request: GetProofRequest) -> GetProofResponse:
+        """The inclusion proof of one entry."""
+        return self.call(request, GetProofResponse)
+
+    def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        """The newest signed checkpoint and the key that checks it."""
+        return self.call(request, GetCheckpointResponse)

@@ -1,0 +1,93 @@
+"""Software tags: they answer as a real tag with the same key would. For demonstration and tests.
+
+Byte layouts are written down in docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.cmac import CMAC
+from numpy.typing import NDArray
+
+from jinku.type.v1.tag_pb2 import TagScheme
+
+TAM1_CONSTANT = bytes.fromhex("96c5")
+TAM1_CHALLENGE_SIZE = 10
+FRAME_CONSTANT = b"JKCMAC01"
+FRAME_TAG_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTag:
+    """A tag in software. Its key is a secret of the demonstration and of nothing else."""
+
+    identity: bytes
+    scheme: TagScheme
+    key: bytes
+
+
+def load(path: Path) -> list[SoftTag]:
+    """The tags of a file that `jinkud personalise` wrote."""
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        SoftTag(
+            bytes.fromhex(row["identity"]),
+            getattr(TagScheme, scheme_name(row["scheme"])),
+            bytes.fromhex(row["key"]),
+        )
+        for row in (listed["tags"] if isinstance(listed, dict) else listed)
+    ]
+
+
+def scheme_name(name: str) -> str:
+    return name if name.startswith("TAG_SCHEME_") else f"TAG_SCHEME_{name}"
+
+
+def encrypt(key: bytes, blocks: bytes) -> bytes:
+    # One block or independent blocks: this is the tag's own primitive, not a mode for messages.
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    return encryptor.update(blocks) + encryptor.finalize()
+
+
+def answer_tam1(tag: SoftTag, challenge: bytes, count: int = 1) -> NDArray[np.uint8]:
+    """`count` TAM1 answers (ISO/IEC 29167-10) to one challenge, each with another TRnd: N × 16."""
+    if len(challenge) != TAM1_CHALLENGE_SIZE:
+        raise ValueError(f"a TAM1 challenge is 10 bytes, not {len(challenge)}")
+    plain = np.empty((count, 16), np.uint8)
+    plain[:, 0:2] = np.frombuffer(TAM1_CONSTANT, np.uint8)
+    plain[:, 2:6] = np.frombuffer(os.urandom(4 * count), np.uint8).reshape(count, 4)
+    plain[:, 6:16] = np.frombuffer(challenge, np.uint8)
+    return np.frombuffer(encrypt(tag.key, plain.tobytes()), np.uint8).reshape(count, 16)
+
+
+def make_frame(tag: SoftTag, counter: int) -> bytes:
+    """The frame an active tag sends: u32 counter, then 8 bytes of CMAC over it."""
+    number = counter.to_bytes(4, "little")
+    mac = CMAC(algorithms.AES(tag.key))
+    mac.update(FRAME_CONSTANT + bytes(4) + number)
+    return number + mac.finalize()[:FRAME_TAG_SIZE]
+
+
+def make_frames(tag: SoftTag, counters: Iterable[int]) -> NDArray[np.uint8]:
+    """One frame per counter: N × 12."""
+    frames = b"".join(make_frame(tag, counter) for counter in counters)
+    return np.frombuffer(frames, np.uint8).reshape(-1, 4 + FRAME_TAG_SIZE)
+
+
+def answer_many(
+    tags: Sequence[SoftTag], which: NDArray[np.intp], challenge: bytes
+) -> NDArray[np.uint8]:
+    """TAM1 answers of the tags `which[i]`, batched by tag: N × 16 in the order of `which`."""
+    evidence = np.empty((len(which), 16), np.uint8)
+    order = np.argsort(which, kind="stable")
+    numbers, starts = np.unique(which[order], return_index=True)
+    for number, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
+        evidence[rows] = answer_tam1(tags[number], challenge, len(rows))
+    return evidence
