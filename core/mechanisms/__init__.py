@@ -1,0 +1,1 @@
+"""The mechanisms: what every event does to the state tables, for ever."""

@@ -1,0 +1,61 @@
+"""Which entries concern whom. Every `apply` writes its lines here, so that nothing has no history."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+
+from core.errors import LedgerCorrupt
+from core.ids import ID_SIZE
+from core.ledger.tables import HISTORY, State, Table, WritableState, history_key
+from core.store.v1.rows_pb2 import HistoryRow
+
+R = TypeVar("R", bound=Message)
+
+_PLACE = struct.Struct(">QI")
+
+
+class Where(NamedTuple):
+    """Where an event stands: the realm's journal, the entry, the event's ordinal in it."""
+
+    realm: int
+    entry_index: int
+    ordinal: int
+
+    def __str__(self) -> str:
+        return f"entry {self.entry_index}, event {self.ordinal}"
+
+
+def remember(state: WritableState, where: Where, institution_id: bytes, *subjects: bytes) -> None:
+    """Write the event into the history of each subject that it names; an empty id names none.
+
+    The rows belong to the institution of what the event is about, also in the history of others.
+    """
+    row = HistoryRow(institution_id=institution_id)
+    for subject_id in dict.fromkeys(subjects):
+        if subject_id:
+            state.put(HISTORY, history_key(subject_id, where.entry_index, where.ordinal), row)
+
+
+def places(state: State, subject_id: bytes) -> Iterator[tuple[int, int]]:
+    """(entry index, ordinal of the event) of all that happened to a subject, oldest first."""
+    for key, _ in state.scan(HISTORY, subject_id):
+        entry_index, ordinal = _PLACE.unpack(key[ID_SIZE:])
+        yield entry_index, ordinal
+
+
+def need(state: State, table: Table[R], key: bytes, where: Where) -> R:
+    """The row that an event builds on. LedgerCorrupt if it is not there: nobody decided that."""
+    row = state.get(table, key)
+    if row is None:
+        raise LedgerCorrupt(str(where), f"names a {table.row.DESCRIPTOR.name} that is not there")
+    return row
+
+
+def need_new(state: State, table: Table[R], key: bytes, where: Where) -> None:
+    """LedgerCorrupt if the row that an event makes is there already, or its id is not 16 bytes."""
+    if len(key) != ID_SIZE or state.get(table, key) is not None:
+        raise LedgerCorrupt(str(where), f"makes a {table.row.DESCRIPTOR.name} of id {key.hex()}")

@@ -1,0 +1,1 @@
+"""The procedures: how commands are decided, how their entries and queries are answered."""
