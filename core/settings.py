@@ -68,6 +68,12 @@ class ServerSettings(Section):
     drain_seconds: float = Field(default=10.0, ge=0, le=600)
     # A client that takes no answer for so long loses its stream.
     write_deadline_seconds: float = Field(default=10.0, ge=0.1, le=600)
+    # Pings to a silent peer, and how soon it must answer; how often a peer may ping us.
+    keepalive_seconds: float = Field(default=60.0, ge=1, le=7200)
+    keepalive_timeout_seconds: float = Field(default=10.0, ge=0.5, le=600)
+    ping_seconds_min: float = Field(default=20.0, ge=0.1, le=7200)
+    # A connection without calls is closed after so long.
+    idle_seconds_max: float = Field(default=900.0, ge=1, le=86_400)
     # host:port of the Prometheus endpoint (plain HTTP, loopback unless you know better); empty:
     # none.
     metrics_listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")

@@ -168,6 +168,15 @@ def stopped() -> CallRefused:
     )
 
 
+def late() -> CallRefused:
+    return CallRefused(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "NOT_DURABLE_IN_TIME",
+        "The command was taken and its deadline passed first: send the same bytes again.",
+        "命令已受理，但在期限内未完成。请重发同一请求。",
+    )
+
+
 def message_missing() -> CallRefused:
     return CallRefused(
         grpc.StatusCode.INVALID_ARGUMENT,

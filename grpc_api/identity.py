@@ -1,4 +1,4 @@
-"""Who is calling: the one SPIFFE URI in the verified client certificate.
+"""Who is calling: the one SPIFFE URI in the verified client certificate, and what it may call.
 
 gRPC has checked the chain against `server.client_ca` before a call gets here. The common name is
 never looked at.
@@ -8,41 +8,42 @@ from __future__ import annotations
 
 import datetime
 import functools
-import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cryptography import x509
 
+from core.authority import (
+    Caller,
+    Denial,
+    Denied,
+    Principal,
+    caller,
+    may_call,
+    parse_principal,
+)
+from core.ledger.ledger import Ledger
+
 from . import errors
 
-SPIFFE_URI = re.compile(
-    r"spiffe://(?P<trust_domain>[a-z0-9](?:[a-z0-9._-]{0,253}[a-z0-9])?)"
-    r"/(?P<realm>[1-9][0-9]{0,9})/(?P<kind>[a-z]{1,32})"
-    r"/(?P<name>[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?)"
-)
 CACHED_CERTIFICATES_MAX = 4096
-REALM_MAX = 2**32 - 1
 PEM_KEY = "x509_pem_cert"
 
+DENIALS_ZH = {
+    Denial.NO_PRINCIPAL: "证书的 URI 不是 spiffe://<信任域>/<realm>/<类别>/<名称>",
+    Denial.UNKNOWN_KIND: "证书所指既不是服务也不是通道门",
+    Denial.OTHER_TRUST_DOMAIN: "证书属于另一信任域",
+    Denial.OTHER_REALM: "证书属于另一 realm",
+    Denial.NOT_REGISTERED: "该名称未登记",
+}
 
-class Peer(NamedTuple):
+
+@dataclass(frozen=True)
+class Peer:
     """What a certificate says about its holder."""
 
-    uri: str
-    trust_domain: str
-    realm: int
-    kind: str
-    name: str
+    principal: Principal
     not_after: datetime.datetime
-
-
-def parse_uri(uri: str) -> tuple[str, int, str, str] | None:
-    """(trust domain, realm, kind, natural id), or None where it is not of our form."""
-    found = SPIFFE_URI.fullmatch(uri)
-    if found is None or int(found["realm"]) > REALM_MAX:
-        return None
-    return found["trust_domain"], int(found["realm"]), found["kind"], found["name"]
 
 
 @functools.lru_cache(maxsize=CACHED_CERTIFICATES_MAX)
@@ -52,14 +53,14 @@ def parse_certificate(pem: bytes) -> Peer | str:
         certificate = x509.load_pem_x509_certificate(pem)
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        return "has no subject alternative name that can be read"
+        return "the certificate has no subject alternative name that can be read"
     uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
-        return f"has {len(uris)} URI subject alternative names, not exactly one"
-    parts = parse_uri(uris[0])
-    if parts is None:
-        return "names no spiffe://<trust domain>/<realm>/<kind>/<natural id>"
-    return Peer(uris[0], *parts, certificate.not_valid_after_utc)
+        return f"the certificate has {len(uris)} URI names, not exactly one"
+    principal = parse_principal(uris[0])
+    if isinstance(principal, Denied):
+        return str(principal.denial)
+    return Peer(principal, certificate.not_valid_after_utc)
 
 
 def authenticate(auth_context: Mapping[str, Sequence[bytes]]) -> Peer:
@@ -76,9 +77,9 @@ def authenticate(auth_context: Mapping[str, Sequence[bytes]]) -> Peer:
     peer = parse_certificate(pems[0])
     if isinstance(peer, str):
         raise errors.unauthenticated(
-            f"The client certificate {peer}.",
-            "客户端证书不符合要求：URI 主体备用名必须恰有一个，形如 "
-            "spiffe://<信任域>/<realm>/<类别>/<自然标识>。",
+            f"Not accepted: {peer}.",
+            "客户端证书不符合要求：必须恰有一个 URI 主体备用名，形如 "
+            "spiffe://<信任域>/<realm>/<类别>/<名称>。",
         )
     # A connection may outlive the certificate that opened it.
     if peer.not_after <= datetime.datetime.now(datetime.UTC):
@@ -87,3 +88,35 @@ def authenticate(auth_context: Mapping[str, Sequence[bytes]]) -> Peer:
             "客户端证书已过期，请更新后重新连接。",
         )
     return peer
+
+
+class Authority:
+    """Lets callers in by the registry as it is at that moment."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def authorise(self, peer: Peer, rpc: str) -> Caller:
+        """The live caller behind this peer.
+
+        Raises:
+            CallRefused: PERMISSION_DENIED, if it is not live or has no role for this RPC.
+        """
+        ledger = self._ledger
+        with ledger.read() as state:
+            found = caller(state, peer.principal, ledger.realm, ledger.trust_domain)
+        if isinstance(found, Denied):
+            raise errors.permission_denied(
+                found.denial.name,
+                f"Not let in: {found.denial}.",
+                f"拒绝访问：{DENIALS_ZH[found.denial]}。",
+                rpc,
+            )
+        if not may_call(found, rpc):
+            raise errors.permission_denied(
+                "ROLE_LACKS_RPC",
+                f"None of the caller's roles may call {rpc}.",
+                f"调用方的角色均无权调用 {rpc}。",
+                rpc,
+            )
+        return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import errors
@@ -29,19 +29,19 @@ class Gate:
         self._limits = limits
         self._counts = dict.fromkeys(limits, 0)
         self._changed = threading.Condition()
-        self._refusal: errors.CallRefused | None = None
+        self._refuse: Callable[[], errors.CallRefused] | None = None
 
     def count(self, kind: CallKind) -> int:
         return self._counts[kind]
 
-    def close(self, refusal: errors.CallRefused) -> None:
-        """From now on every call is refused with this; calls under way go on."""
+    def close(self, refuse: Callable[[], errors.CallRefused]) -> None:
+        """From now on every call is refused with what this makes; calls under way go on."""
         with self._changed:
-            self._refusal = refusal
+            self._refuse = refuse
 
     @property
     def is_open(self) -> bool:
-        return self._refusal is None
+        return self._refuse is None
 
     @contextmanager
     def enter(self, kind: CallKind) -> Iterator[None]:
@@ -49,8 +49,8 @@ class Gate:
         CallRefused: the limit is reached, or the service drains or has stopped.
         """
         with self._changed:
-            if self._refusal is not None:
-                raise self._refusal
+            if self._refuse is not None:
+                raise self._refuse()
             if self._counts[kind] >= self._limits[kind]:
                 raise errors.too_many(kind.value)
             self._counts[kind] += 1

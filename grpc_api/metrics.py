@@ -45,8 +45,8 @@ class Metrics:
             "jinku_sequencer_batch_commands", "Commands in one commit",
             buckets=SIZES, registry=registry,
         )  # fmt: skip
-        self._commit_seconds = Histogram(
-            "jinku_sequencer_commit_seconds", "One durable commit, decisions included",
+        self._durable_seconds = Histogram(
+            "jinku_command_durable_seconds", "From handing a command in to its entry being durable",
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self._ledger_entries = Gauge(
@@ -76,11 +76,13 @@ class Metrics:
         for reason in reasons:
             self._refused.labels(reason).inc()
 
-    def committed(self, commands: int, seconds: float | None = None) -> None:
+    def committed(self, commands: int) -> None:
         """One commit is durable."""
         self._batch.observe(commands)
-        if seconds is not None:
-            self._commit_seconds.observe(seconds)
+
+    def durable(self, seconds: float) -> None:
+        """One command waited so long for its commit."""
+        self._durable_seconds.observe(seconds)
 
     def portal_reads(self, counts: Mapping[str, int]) -> None:
         """Reads of one acknowledged batch: verdict name → how many."""

@@ -1,0 +1,252 @@
+"""One call from its first byte to its answer: who, may they, is it well-formed, then `core`.
+
+The order matters. Nothing is parsed for a caller who may not call; nothing is submitted that the
+guard would refuse; nothing is answered before its entry is durable, and the answer is made from the
+entry. A call that its client cancels or stops waiting for is not a command undone: once submitted
+it is decided and journalled, and the same bytes sent again get its answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from core import guard
+from core.authority import Caller
+from core.decisions import Handler
+from core.errors import DecideFailed, InvalidRequest, LedgerStopped, QueueFull
+from core.ledger.ledger import Ledger
+from core.procedures.table import Query
+from core.reasons import explain
+from core.sequencer import Command, Committed
+from jinku.type.v1.command_pb2 import CommandId, DurabilityLevel
+from jinku.v1.common_pb2 import Accepted, Outcome, Refusal
+
+from . import errors
+from .deadlines import Watchdog
+from .errors import CallRefused
+from .identity import Authority, authenticate
+from .limits import CallKind, Gate
+from .metrics import Metrics
+from .table import Rpc, RpcKind
+
+log = structlog.get_logger()
+
+# From opening a call to its (first) request.
+REQUEST_SECONDS_MAX = 10.0
+
+
+class Submitter(Protocol):
+    """The part of the sequencer that a call uses."""
+
+    def submit(self, command: Command) -> Future[Committed]: ...
+
+
+class StreamDesk(Protocol):
+    """Serves the messages of a stream; see `grpc_api.portal`."""
+
+    def stream(
+        self, request_iterator: Iterator[bytes], context: grpc.ServicerContext, caller: Caller
+    ) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What every call needs. One per service, used by all threads."""
+
+    ledger: Ledger
+    sequencer: Submitter
+    handlers: Mapping[type[Message], Handler]
+    queries: Mapping[type[Message], Query]
+    authority: Authority
+    streams: Mapping[str, StreamDesk]
+    gate: Gate
+    watchdog: Watchdog
+    metrics: Metrics
+    write_deadline_seconds: float
+
+    # -- what gRPC calls --------------------------------------------------------------------------
+
+    def unary(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """One request, one answer. Ends the call with a status if there is none."""
+        ending = _Ending(self.metrics, rpc)
+        try:
+            with self.gate.enter(CallKind.CALL):
+                return self._answer(rpc, requests, context)
+        except grpc.RpcError:
+            ending.cancelled()
+            raise
+        except Exception as error:
+            refused = ending.refuse(error)
+        finally:
+            ending.note()
+        errors.abort(context, refused)
+
+    def stream(
+        self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """A conversation, until either side ends it or the client stops reading."""
+        ending = _Ending(self.metrics, rpc)
+        try:
+            with self.gate.enter(CallKind.STREAM):
+                caller = self.authority.authorise(authenticate(context.auth_context()), rpc.name)
+                desk = self.streams[rpc.name]
+                punctual = self._first_in_time(requests, context)
+                yield from self.watchdog.guard_writes(
+                    desk.stream(punctual, context, caller),
+                    context.cancel,
+                    self.write_deadline_seconds,
+                )
+            return
+        except (grpc.RpcError, GeneratorExit):
+            ending.cancelled()
+            raise
+        except Exception as error:
+            refused = ending.refuse(error)
+        finally:
+            ending.note()
+        errors.abort(context, refused)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _answer(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        caller = self.authority.authorise(authenticate(context.auth_context()), rpc.name)
+        received = next(self._first_in_time(requests, context), None)
+        if received is None:
+            raise errors.message_missing()
+        request = parse(rpc, received)
+        if rpc.kind is RpcKind.QUERY:
+            response = self.queries[rpc.request].answer(request, self.ledger)
+        else:
+            response = self._command(rpc, request, received, caller, context)
+        return response.SerializeToString()
+
+    def _command(
+        self,
+        rpc: Rpc,
+        request: Message,
+        received: bytes,
+        caller: Caller,
+        context: grpc.ServicerContext,
+    ) -> Message:
+        handler = self.handlers[rpc.request]
+        if handler.answer is None:
+            raise TypeError(f"{rpc.name}: its handler answers nobody")
+        # Any: every command of the public services has this field, the guard sees to it.
+        command_id = CommandId(client=getattr(request, "command_id"))  # noqa: B009
+        command = Command(
+            request=request,
+            principal=str(caller.principal),
+            device_id=caller.device_id,
+            command_id=command_id,
+            request_digest=hashlib.sha256(received).digest(),
+        )
+        committed = self._commit(command, context)
+        return handler.answer(committed.header, committed.events, self._outcome(committed))
+
+    def _commit(self, command: Command, context: grpc.ServicerContext) -> Committed:
+        started = time.monotonic()
+        try:
+            future = self.sequencer.submit(command)
+            # No deadline: as long as the writer needs, which stops rather than hang.
+            committed = future.result(timeout=context.time_remaining())
+        except QueueFull:
+            raise errors.queue_full() from None
+        except LedgerStopped:
+            raise errors.stopped() from None
+        except FutureTimeoutError:
+            raise errors.late() from None
+        self.metrics.durable(time.monotonic() - started)
+        return committed
+
+    def _outcome(self, committed: Committed) -> Outcome:
+        header = committed.header
+        outcome = Outcome(
+            level=DurabilityLevel.DURABILITY_LEVEL_LOCAL,
+            receipt=self.ledger.receipt(committed.entry_index),
+            entry_index=committed.entry_index,
+        )
+        if committed.accepted:
+            outcome.accepted.CopyFrom(Accepted(decided_at_ns=header.decided_at_ns))
+        else:
+            reasons = [explain(record) for record in header.reasons]
+            outcome.refused.CopyFrom(Refusal(reasons=reasons))
+            if not committed.repeated:
+                self.metrics.refused(reason.name for reason in reasons)
+        return outcome
+
+    def _first_in_time(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """The same requests; the call is cancelled if the first of them does not come."""
+        wait = self.watchdog.open(context.cancel)
+        wait.arm(REQUEST_SECONDS_MAX)
+        try:
+            first = next(requests, None)
+        finally:
+            self.watchdog.close(wait)
+        if first is not None:
+            yield first
+            yield from requests
+
+
+def parse(rpc: Rpc, received: bytes) -> Message:
+    """The request in these bytes.
+
+    Raises:
+        CallRefused: INVALID_ARGUMENT, with the fields that the guard refuses.
+    """
+    try:
+        request = rpc.request.FromString(received)
+    except DecodeError:
+        raise errors.malformed(rpc.request.DESCRIPTOR.full_name) from None
+    found = guard.violations(request, len(received))
+    if found:
+        raise errors.invalid(found)
+    return request
+
+
+class _Ending:
+    """Counts one call when it ends, and turns whatever went wrong into what the caller is told."""
+
+    def __init__(self, metrics: Metrics, rpc: Rpc) -> None:
+        self._metrics = metrics
+        self._rpc = rpc
+        self._code = grpc.StatusCode.OK
+        self._started = time.monotonic()
+
+    def refuse(self, error: Exception) -> CallRefused:
+        if isinstance(error, InvalidRequest):
+            error = errors.invalid(error.violations)
+        if not isinstance(error, CallRefused):
+            error = self._incident(error)
+        self._code = error.code
+        self._metrics.call_rejected(error.reason)
+        return error
+
+    def cancelled(self) -> None:
+        """The peer is gone, or was cut off by the watchdog."""
+        self._code = grpc.StatusCode.CANCELLED
+
+    def note(self) -> None:
+        elapsed = time.monotonic() - self._started
+        self._metrics.call_ended(self._rpc.name, self._code.name, elapsed)
+        log.debug(
+            "call", rpc=self._rpc.name, code=self._code.name, duration_ms=round(elapsed * 1e3, 2)
+        )
+
+    def _incident(self, error: Exception) -> CallRefused:
+        incident = secrets.token_hex(8)
+        cause = error.__cause__ if isinstance(error, DecideFailed) else None
+        log.error("incident", rpc=self._rpc.name, incident=incident, exc_info=cause or error)
+        return errors.internal(incident)

@@ -1,0 +1,279 @@
+"""Everything that runs in one `jinkud`, opened in order and closed in order.
+
+keys → ledger → tag directory → sequencer → read log → portals → door. Whatever stops the ledger
+or the read log stops the service: nothing is answered any more, and the process ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import structlog
+
+from core.directory import TagDirectory
+from core.errors import SettingsError
+from core.keys import RealmKeys, load_tag_masters
+from core.ledger.ledger import Ledger
+from core.ledger.tables import SERVICES
+from core.procedures.table import HANDLERS, QUERIES
+from core.readlog.log import ReadLog
+from core.realm import principal_of
+from core.sequencer import Committed, Sequencer
+from core.settings import Settings
+
+from . import errors
+from .calls import REQUEST_SECONDS_MAX, Calls, StreamDesk
+from .certificates import check_server_files
+from .deadlines import Watchdog
+from .founding import ledger_path, read_log_path
+from .identity import Authority
+from .limits import CallKind, Gate
+from .metrics import Metrics, MetricsServer
+from .server import Door
+from .table import build_handlers, build_rpcs, public_services
+
+log = structlog.get_logger()
+
+STREAM_RPC = "jinku.v1.PortalService/Stream"
+# For what was decided before the drain's deadline to reach its callers.
+FLUSH_SECONDS = 0.2
+
+
+def open_ledger(settings: Settings, keys: RealmKeys | None = None) -> Ledger:
+    """The founded ledger of these settings.
+
+    Raises:
+        SettingsError: it is not founded, or the settings name other services than its founding.
+        LedgerInUse, LedgerCorrupt, KeyFileError: as they say.
+    """
+    path = ledger_path(settings)
+    if not path.is_dir():
+        raise SettingsError(
+            f"storage.directory: no ledger in {path}; `jinkud init` founds one"
+        )
+    ledger = Ledger(
+        path,
+        keys or RealmKeys.load(settings.keys.directory),
+        settings.realm.number,
+        settings.realm.trust_domain,
+        map_gib=settings.storage.ledger_map_gib,
+    )
+    try:
+        check_founding(ledger, settings)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def check_founding(ledger: Ledger, settings: Settings) -> None:
+    """The settings and the founding entry say the same; a silent difference would mislead."""
+    if not ledger.size:
+        raise SettingsError(f"storage.directory: {ledger.path} is not founded; `jinkud init`")
+    with ledger.read() as state:
+        founded = {row.name: sorted(row.roles) for _, row in state.scan(SERVICES)}
+    configured = {service.name: sorted(service.roles) for service in settings.realm.services}
+    if configured != founded:
+        names = sorted(
+            name
+            for name in founded.keys() | configured.keys()
+            if founded.get(name) != configured.get(name)
+        )
+        raise SettingsError(
+            f"realm.services: differs from the founding entry about {', '.join(names)}; "
+            "services are fixed at the founding"
+        )
+
+
+class Service:
+    """One running service. `open` returns when it answers; `close` when all is on disk."""
+
+    def __init__(self, settings: Settings, on_failure: Callable[[], None]) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.failure: BaseException | None = None
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._closed = False
+        # Undone from the last to the first.
+        self._opened = ExitStack()
+        server = settings.server
+        self.gate = Gate(
+            {CallKind.CALL: server.calls_max, CallKind.STREAM: server.streams_max}
+        )
+
+    @classmethod
+    def open(cls, settings: Settings, on_failure: Callable[[], None] = lambda: None) -> Service:
+        """Opens everything; calls are answered on return.
+
+        `on_failure` is called once, from another thread, if the service has stopped itself; the
+        cause is then in `failure`, and the process must end without `close`.
+
+        Raises:
+            JinkuError: nothing is left open.
+        """
+        service = cls(settings, on_failure)
+        try:
+            service._open()
+        except BaseException:
+            service._opened.close()
+            raise
+        return service
+
+    def _open(self) -> None:
+        settings, opened = self.settings, self._opened
+        expires_at = check_server_files(settings)
+        keys = RealmKeys.load(settings.keys.directory)
+        self.ledger = open_ledger(settings, keys)
+        opened.callback(self.ledger.close)
+        self.directory = TagDirectory(self.ledger, load_tag_masters(settings.keys.directory))
+        opened.callback(self.directory.arena.close)
+        self.sequencer = Sequencer(
+            self.ledger,
+            HANDLERS,
+            queue_max=settings.sequencer.queue_max,
+            batch_max=settings.sequencer.batch_max,
+            on_committed=self._on_committed,
+            on_stop=self.fail,
+        )
+        self.sequencer.start()
+        opened.callback(self.sequencer.stop)
+        self.read_log = ReadLog(
+            read_log_path(settings),
+            keys.readlog_key,
+            map_gib=settings.storage.readlog_map_gib,
+            on_stop=self.fail,
+        )
+        opened.callback(self.read_log.close)
+        self.read_log.start()
+        self._open_door(keys)
+        log.info(
+            "serving",
+            listen=self.door.listen,
+            metrics_listen=self.metrics_listen,
+            profile=settings.realm.profile,
+            realm=settings.realm.number,
+            ledger_size=self.ledger.size,
+            tags=len(self.directory.index),
+            expires_at=expires_at.isoformat(),
+        )
+
+    def _open_door(self, keys: RealmKeys) -> None:
+        server, opened = self.settings.server, self._opened
+        self.watchdog = Watchdog(
+            min(server.write_deadline_seconds, REQUEST_SECONDS_MAX), self.metrics.call_cut
+        )
+        self.watchdog.start()
+        opened.callback(self.watchdog.stop)
+        calls = Calls(
+            ledger=self.ledger,
+            sequencer=self.sequencer,
+            handlers=HANDLERS,
+            queries=QUERIES,
+            authority=Authority(self.ledger),
+            streams=self._open_streams(keys),
+            gate=self.gate,
+            watchdog=self.watchdog,
+            metrics=self.metrics,
+            write_deadline_seconds=server.write_deadline_seconds,
+        )
+        services = public_services()
+        handlers = build_handlers(
+            build_rpcs(services, HANDLERS, QUERIES), calls.unary, calls.stream
+        )
+        self.metrics_listen = self._open_metrics()
+        self.door = Door(server, handlers, services)
+        opened.callback(self.door.stop, 0)
+        self.door.start()
+        self.metrics.serving(True)
+
+    def _open_streams(self, keys: RealmKeys) -> dict[str, StreamDesk]:
+        return {}
+
+    def _open_metrics(self) -> str:
+        metrics = self.metrics
+        metrics.watch_queue(lambda: self.sequencer.waiting)
+        metrics.watch_ledger(lambda: self.ledger.size)
+        for kind in CallKind:
+            metrics.watch_in_flight(kind.value, lambda kind=kind: self.gate.count(kind))
+        if not self.settings.server.metrics_listen:
+            return ""
+        try:
+            endpoint = MetricsServer(metrics, self.settings.server.metrics_listen)
+        except OSError as error:
+            raise SettingsError(
+                f"server.metrics_listen: cannot listen there ({error.strerror})"
+            ) from None
+        self._opened.callback(endpoint.close)
+        return endpoint.listen
+
+    @property
+    def target(self) -> str:
+        """host:port that answers."""
+        return self.door.listen
+
+    @property
+    def principal(self) -> str:
+        """Under which the service gives itself commands."""
+        realm = self.settings.realm
+        return principal_of(realm.trust_domain, realm.number, "service", "jinkud")
+
+    def _on_committed(self, committed: Sequence[Committed]) -> None:
+        """In the writer's thread, before anybody is answered."""
+        self.directory.on_committed(committed)
+        if committed:
+            self.metrics.committed(len(committed))
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def fail(self, failure: BaseException) -> None:
+        """The outcome of a commit is unknown: answer nothing more. Safe from any thread."""
+        with self._lock:
+            if self.failure is not None:
+                return
+            self.failure = failure
+        self.gate.close(errors.stopped)
+        self.metrics.serving(False)
+        door = getattr(self, "door", None)
+        if door is not None:
+            door.stop_serving()
+        self._on_failure()
+
+    def drain(self) -> bool:
+        """Takes no new calls and waits for those under way; whether all ended in time.
+
+        Health answers NOT_SERVING meanwhile, so that whoever balances load turns away first.
+        """
+        deadline = time.monotonic() + self.settings.server.drain_seconds
+        self.gate.close(errors.draining)
+        self.metrics.serving(False)
+        self.door.stop_serving()
+        seconds = max(0.0, deadline - time.monotonic())
+        return self.gate.wait_empty((CallKind.CALL, CallKind.STREAM), seconds)
+
+    def close(self) -> None:
+        """Drains, then closes the door, the writers and the files, in this order. Once is enough.
+
+        Everything that was answered is on disk when this returns.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        finished = self.drain()
+        if not finished:
+            log.warning(
+                "cutting calls",
+                calls=self.gate.count(CallKind.CALL),
+                streams=self.gate.count(CallKind.STREAM),
+            )
+        self.door.stop(FLUSH_SECONDS)
+        self._opened.close()
+
+    def abandon(self, grace_seconds: float) -> None:
+        """After a failure: lets waiting callers hear UNAVAILABLE, closes nothing else."""
+        self.gate.wait_empty((CallKind.CALL,), grace_seconds)
+        self.door.stop(FLUSH_SECONDS)
