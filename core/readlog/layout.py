@@ -1,0 +1,180 @@
+"""Bytes of the read log. Pure: no keys, no files.
+
+    table 1, blocks     portal id (16) ‖ u64 epoch ‖ u64 sequence ‖ u16 chunk   → a chunk of a block
+    table 2, positions  portal id (16)                                          → Position
+    table 3, counters   blinded identity (16)                                   → Counter
+
+Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
+columns as they were received, little-endian, then one verdict byte per read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from core.errors import LedgerCorrupt
+from core.portal.columns import U8, Columns
+
+BLOCKS: Final = 1
+POSITIONS: Final = 2
+COUNTERS: Final = 3
+TABLES: Final = (BLOCKS, POSITIONS, COUNTERS)
+
+PORTAL_ID_SIZE: Final = 16
+CHUNK_VALUE_MAX: Final = 65_520  # a larger LMDB value spills into one page more
+SEAL_OVERHEAD: Final = 12 + 16
+CHUNK_MAX: Final = CHUNK_VALUE_MAX - SEAL_OVERHEAD
+
+_BLOCK_KEY: Final = struct.Struct(">16sQQH")
+_BLOCK_PREFIX: Final = struct.Struct(">16sQQ")
+_BLOCK: Final = struct.Struct("<BBBBBBHIqq32sB16s")
+_BLOCK_VERSION: Final = 1
+_HAS_PHASE: Final = 1
+_HAS_DOPPLER: Final = 2
+_POSITION: Final = struct.Struct("<BQQqqQQQQ32s")
+_POSITION_VERSION: Final = 1
+_COUNTER: Final = struct.Struct("<BB16sI")
+_COUNTER_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A judged batch, with all that is needed to judge it again."""
+
+    columns: Columns
+    verdicts: U8  # (N,) numbers of jinku.type.v1.Verdict
+    received_ns: int  # service's clock when it was judged, UTC nanoseconds
+    challenge_state: int  # number of jinku.v1.ChallengeState
+    known_antennas: U8  # (256,) 1 where the antenna was in use
+    channel_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a portal stands. Written with every batch, in the same commit."""
+
+    epoch: int
+    last_sequence: int = 0  # the newest durable batch; 0: none in this epoch
+    last_read_ns: int = 0  # latest read so far in this epoch, portal's clock
+    service_ns: int = 0  # latest service time used to judge it: expiry never goes back
+    replay_from: int = 1  # first batch with reads of a tag that may not have been decided
+    alarms_from: int = 1  # first batch whose alarms may not all be journalled
+    suppressed_count: int = 0  # alarms that wait for the next summary,
+    suppressed_from: int = 0  # the first batch that had one,
+    suppressed_digest: bytes = bytes(32)  # and the digest over them
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """The highest durable counter of a tag."""
+
+    identity: bytes
+    counter: int
+
+
+def block_key(portal_id: bytes, epoch: int, sequence: int, chunk: int) -> bytes:
+    """Key of one chunk."""
+    return _BLOCK_KEY.pack(portal_id, epoch, sequence, chunk)
+
+
+def split_block_key(key: bytes) -> tuple[bytes, int, int, int]:
+    """Portal id, epoch, sequence, chunk. LedgerCorrupt for what is no such key."""
+    try:
+        portal_id, epoch, sequence, chunk = _BLOCK_KEY.unpack(key)
+    except struct.error:
+        raise LedgerCorrupt("read log", f"a block's key has {len(key)} bytes") from None
+    return portal_id, epoch, sequence, chunk
+
+
+def block_prefix(portal_id: bytes, epoch: int, sequence: int) -> bytes:
+    """What the keys of all chunks of a batch begin with."""
+    return _BLOCK_PREFIX.pack(portal_id, epoch, sequence)
+
+
+def split_chunks(packed: bytes) -> Iterator[memoryview]:
+    """The block in pieces that, sealed, fit one value each."""
+    view = memoryview(packed)
+    for start in range(0, len(view), CHUNK_MAX):
+        yield view[start : start + CHUNK_MAX]
+
+
+def pack_block(block: Block) -> bytes:
+    """The block as bytes; one copy of the columns."""
+    columns = block.columns
+    flags = (_HAS_PHASE if len(columns.phase) else 0) | (
+        _HAS_DOPPLER if len(columns.doppler_chz) else 0
+    )
+    header = _BLOCK.pack(
+        _BLOCK_VERSION, columns.scheme, columns.identity.shape[1], columns.evidence.shape[1],
+        flags, block.challenge_state, block.channel_count, len(columns), columns.base_time_ns,
+        block.received_ns, np.packbits(block.known_antennas).tobytes(),
+        len(columns.challenge_id), columns.challenge_id,
+    )  # fmt: skip
+    parts = (
+        header, columns.identity.data, columns.evidence.data, columns.antenna.data,
+        columns.channel.data, columns.rssi_cdbm.data, columns.phase.data, columns.doppler_chz.data,
+        columns.time_us.data, block.verdicts.data,
+    )  # fmt: skip
+    return b"".join(parts)
+
+
+def unpack_block(packed: bytes) -> Block:
+    """The block again, its arrays views of `packed`. LedgerCorrupt if it is not of this layout."""
+    if len(packed) < _BLOCK.size or packed[0] != _BLOCK_VERSION:
+        raise LedgerCorrupt("read log", "a block is of an unknown layout")
+    (_, scheme, identity_width, evidence_width, flags, challenge_state, channel_count, count,
+     base_time_ns, received_ns, antennas, id_size, challenge_id) = _BLOCK.unpack_from(packed)  # fmt: skip
+    phases = count if flags & _HAS_PHASE else 0
+    dopplers = count if flags & _HAS_DOPPLER else 0
+    kinds = (
+        ("u1", count * identity_width), ("u1", count * evidence_width), ("u1", count),
+        ("u1", count), ("<i2", count), ("<u2", phases), ("<i2", dopplers), ("<u4", count),
+        ("u1", count),
+    )  # fmt: skip
+    if len(packed) != _BLOCK.size + sum(np.dtype(kind).itemsize * size for kind, size in kinds):
+        raise LedgerCorrupt("read log", "a block's length and its header disagree")
+    arrays, offset = [], _BLOCK.size
+    for kind, size in kinds:
+        array = np.frombuffer(packed, kind, size, offset) if size else np.empty(0, kind)
+        arrays.append(array)
+        offset += array.nbytes
+    columns = Columns(
+        scheme, challenge_id[:id_size], base_time_ns, arrays[0].reshape(count, identity_width),
+        arrays[1].reshape(count, evidence_width), *arrays[2:8],
+    )  # fmt: skip
+    known = np.unpackbits(np.frombuffer(antennas, np.uint8))
+    return Block(columns, arrays[8], received_ns, challenge_state, known, channel_count)
+
+
+def pack_position(position: Position) -> bytes:
+    """The position as bytes."""
+    return _POSITION.pack(
+        _POSITION_VERSION, position.epoch, position.last_sequence, position.last_read_ns,
+        position.service_ns, position.replay_from, position.alarms_from,
+        position.suppressed_count, position.suppressed_from, position.suppressed_digest,
+    )  # fmt: skip
+
+
+def unpack_position(packed: bytes) -> Position:
+    """The position again. LedgerCorrupt if it is not of this layout."""
+    if len(packed) != _POSITION.size or packed[0] != _POSITION_VERSION:
+        raise LedgerCorrupt("read log", "a position is of an unknown layout")
+    return Position(*_POSITION.unpack(packed)[1:])
+
+
+def pack_counter(counter: Counter) -> bytes:
+    """The counter as bytes."""
+    return _COUNTER.pack(_COUNTER_VERSION, len(counter.identity), counter.identity, counter.counter)
+
+
+def unpack_counter(packed: bytes) -> Counter:
+    """The counter again. LedgerCorrupt if it is not of this layout."""
+    if len(packed) != _COUNTER.size or packed[0] != _COUNTER_VERSION:
+        raise LedgerCorrupt("read log", "a counter is of an unknown layout")
+    _, size, identity, counter = _COUNTER.unpack(packed)
+    return Counter(identity[:size], counter)

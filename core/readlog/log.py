@@ -1,0 +1,272 @@
+"""The read log: batches in, durable in one group commit across portals, out again for replay.
+
+One writer thread takes what all portals have handed in and commits it together, with `sync=True`
+and `metasync=True`. Whatever goes wrong in a commit leaves its outcome unknown: the log then stops
+for good, nothing of it is acknowledged, and the next opening shows what was written.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import lmdb
+import numpy as np
+
+from core.errors import LedgerCorrupt, LedgerStopped
+from core.kernels import TagIndex
+from core.readlog import layout
+from core.readlog.layout import Block, Counter, Position
+from core.readlog.sealing import ReadLogSealer
+
+# A commit takes what waits, up to so much: its time stays within tens of milliseconds.
+COMMIT_BYTES_MAX: Final = 16 << 20
+COMMIT_WRITES_MAX: Final = 512
+
+# Called once from the writer's thread: None when durable, else why that is unknown. Must not block.
+Settled = Callable[[BaseException | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What one batch puts, sealed where it can be before the writer has it."""
+
+    chunks: list[tuple[bytes, bytearray]]
+    portal_id: bytes
+    position: Position
+    counters: Sequence[Counter]
+    settled: Settled
+    size: int
+
+
+class ReadLog:
+    """Opens, writes and reads. One process may hold it: the one that holds the ledger."""
+
+    def __init__(
+        self,
+        path: Path,
+        key: bytes,
+        *,
+        map_gib: int = 64,
+        on_stop: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        """Open the log in directory `path`, or begin an empty one there. `key` is 32 bytes.
+
+        `on_stop` is told, from the writer's thread, of an error after which nothing is taken any
+        more. Raises LedgerCorrupt if a position does not open (another key, or damage).
+        """
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sealer = ReadLogSealer(key)
+        self._on_stop = on_stop
+        self._env = lmdb.open(
+            str(path), map_size=map_gib << 30, max_dbs=8, max_readers=1024, sync=True,
+            metasync=True, writemap=False, readahead=False, mode=0o600,
+        )  # fmt: skip
+        self._tables = {number: self._env.open_db(b"%d" % number) for number in layout.TABLES}
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="read-log", daemon=True)
+        try:
+            dict(self.positions())
+        except BaseException:
+            self._env.close()
+            raise
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(
+        self,
+        portal_id: bytes,
+        position: Position,
+        block: Block | None,
+        counters: Sequence[Counter],
+        settled: Settled,
+    ) -> None:
+        """Hand in a batch (`block`, at `position.last_sequence`) with the portal's new position.
+
+        Nothing is durable on return; it is when `settled(None)` is called. Writes of one portal
+        settle in the order in which they were handed in. Seals in the caller's thread. How much
+        waits is bounded by the callers: each stops at its own count of unsettled batches. Raises
+        LedgerStopped if the log has stopped; then `settled` is never called.
+        """
+        chunks = []
+        if block is not None:
+            for chunk, piece in enumerate(layout.split_chunks(layout.pack_block(block))):
+                key = layout.block_key(portal_id, position.epoch, position.last_sequence, chunk)
+                chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
+        size = sum(len(value) for _, value in chunks)
+        write = _Write(chunks, portal_id, position, counters, settled, size)
+        with self._gate:
+            if self._closed:
+                raise LedgerStopped("the read log has stopped")
+            self._queue.put(write)
+
+    def stop(self) -> None:
+        """Take no more, write what waits, end the thread. Safe to call twice."""
+        with self._gate:
+            first, self._closed = not self._closed, True
+        if first:
+            self._queue.put(None)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Stop, then release the files. Safe to call twice."""
+        self.stop()
+        self._env.close()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            writes, stopping = self._take()
+            if not writes:
+                continue
+            try:
+                self._commit(writes)
+            except BaseException as error:
+                self._fail(writes, error)
+                return
+            for write in writes:
+                write.settled(None)
+
+    def _take(self) -> tuple[list[_Write], bool]:
+        """Wait for one write, then take what else waits."""
+        writes: list[_Write] = []
+        size = 0
+        item = self._queue.get()
+        while item is not None:
+            writes.append(item)
+            size += item.size
+            if size >= COMMIT_BYTES_MAX or len(writes) >= COMMIT_WRITES_MAX:
+                return writes, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return writes, False
+        return writes, True
+
+    def _commit(self, writes: list[_Write]) -> None:
+        """Durable on return. Any exception means: outcome unknown."""
+        blocks = self._tables[layout.BLOCKS]
+        positions = {write.portal_id: write.position for write in writes}
+        with self._env.begin(write=True) as txn:
+            for write in writes:
+                for key, sealed in write.chunks:
+                    if not txn.put(key, sealed, db=blocks, overwrite=False):
+                        raise LedgerCorrupt("read log", f"block {key.hex()} is there already")
+                for counter in write.counters:
+                    self._raise_counter(txn, counter)
+            for portal_id, position in positions.items():
+                sealed = self._sealer.seal(
+                    layout.POSITIONS, portal_id, layout.pack_position(position)
+                )
+                txn.put(portal_id, sealed, db=self._tables[layout.POSITIONS])
+
+    def _raise_counter(self, txn: lmdb.Transaction, counter: Counter) -> None:
+        """Keep the greater: two portals' batches may be committed in another order than judged."""
+        table, key = self._tables[layout.COUNTERS], self._sealer.blind(counter.identity)
+        before = txn.get(key, db=table)
+        if before is not None:
+            kept = layout.unpack_counter(self._sealer.open(layout.COUNTERS, key, before))
+            if kept.counter >= counter.counter:
+                return
+        txn.put(
+            key, self._sealer.seal(layout.COUNTERS, key, layout.pack_counter(counter)), db=table
+        )
+
+    def _fail(self, writes: list[_Write], error: BaseException) -> None:
+        with self._gate:
+            self._closed = True
+        stopped = LedgerStopped("the outcome of a commit is unknown; the service must be restarted")
+        stopped.__cause__ = error
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                writes.append(item)
+        for write in writes:
+            write.settled(stopped)
+        self._on_stop(error)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def position(self, portal_id: bytes) -> Position | None:
+        """Where a portal stood at the last commit; None if it never sent a batch."""
+        with self._env.begin() as txn:
+            sealed = txn.get(portal_id, db=self._tables[layout.POSITIONS])
+        if sealed is None:
+            return None
+        return layout.unpack_position(self._sealer.open(layout.POSITIONS, portal_id, bytes(sealed)))
+
+    def positions(self) -> Iterator[tuple[bytes, Position]]:
+        """Every portal that ever sent a batch, with its position."""
+        with self._env.begin() as txn, txn.cursor(self._tables[layout.POSITIONS]) as cursor:
+            rows = [(bytes(key), bytes(value)) for key, value in cursor]
+        for key, sealed in rows:
+            yield key, layout.unpack_position(self._sealer.open(layout.POSITIONS, key, sealed))
+
+    def block(self, portal_id: bytes, epoch: int, sequence: int) -> Block | None:
+        """One batch, or None if it is not there. LedgerCorrupt if it is not what was written."""
+        for found, block in self.batches(portal_id, epoch, sequence):
+            return block if found == sequence else None
+        return None
+
+    def batches(
+        self, portal_id: bytes, epoch: int, from_sequence: int = 1
+    ) -> Iterator[tuple[int, Block]]:
+        """Sequence and batch of what is kept of this epoch, in order, from `from_sequence` on.
+
+        Each batch is read in a transaction of its own, so that a slow reader holds up nothing; what
+        becomes durable meanwhile is read too. LedgerCorrupt if a chunk is missing or damaged.
+        """
+        owner = layout.block_prefix(portal_id, epoch, 0)[:24]
+        sequence = from_sequence
+        while True:
+            chunks: list[bytes] = []
+            with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
+                if not cursor.set_range(layout.block_prefix(portal_id, epoch, sequence)):
+                    return
+                if not cursor.key().startswith(owner):
+                    return
+                _, _, sequence, _ = layout.split_block_key(cursor.key())
+                prefix = layout.block_prefix(portal_id, epoch, sequence)
+                for chunk, (key, sealed) in enumerate(cursor):
+                    if not key.startswith(prefix):
+                        break
+                    if key != layout.block_key(portal_id, epoch, sequence, chunk):
+                        raise LedgerCorrupt(f"read log, batch {sequence}", "a chunk is missing")
+                    chunks.append(self._sealer.open(layout.BLOCKS, key, sealed))
+            yield sequence, layout.unpack_block(b"".join(chunks))
+            sequence += 1
+
+    def load_counters(self, index: TagIndex) -> int:
+        """Raise the index's counters to the durable ones; how many were kept here.
+
+        Tags that the index does not hold (of another realm, say) are passed over.
+        """
+        kept = 0
+        with self._env.begin() as txn, txn.cursor(self._tables[layout.COUNTERS]) as cursor:
+            for key, sealed in cursor:
+                row = layout.unpack_counter(
+                    self._sealer.open(layout.COUNTERS, bytes(key), bytes(sealed))
+                )
+                index.set_counter(row.identity, row.counter)
+                kept += 1
+        return kept
+
+
+def counters_of(index: TagIndex, numbers: object, counters: object) -> list[Counter]:
+    """The advanced counters of a batch by identity, only the last of each tag."""
+    latest = dict(zip(np.asarray(numbers).tolist(), np.asarray(counters).tolist(), strict=True))
+    return [Counter(index.identity_of(number), counter) for number, counter in latest.items()]

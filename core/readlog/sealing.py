@@ -1,0 +1,74 @@
+"""What makes the read log unreadable to a plain LMDB tool.
+
+AES-256-GCM with a random nonce before each value; table and key are associated data, so that a row
+moved elsewhere does not open. Blocks are sealed under a key per portal and epoch: 2³² values under
+one key, the limit for random nonces, are then years of one portal's reads and not weeks of a site's.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from core.errors import LedgerCorrupt
+from core.readlog.layout import BLOCKS, SEAL_OVERHEAD
+
+_NONCE: Final = 12
+_BLOCK_OWNER: Final = 24  # portal id ‖ epoch: the first bytes of a block's key
+_BLIND_SIZE: Final = 16
+
+
+class ReadLogSealer:
+    """Seals, opens and blinds. Safe to use from many threads."""
+
+    def __init__(self, key: bytes) -> None:
+        """`key` is the realm's 32-byte read-log key; every key used is derived from it."""
+        self._key = key
+        self._blinding_key = self._derive(b"counter identities")
+        self._aead = functools.lru_cache(maxsize=1024)(self._make_aead)
+
+    def seal(self, table: int, key: bytes, value: bytes | memoryview) -> bytearray:
+        """nonce ‖ ciphertext ‖ tag: 28 bytes more than `value`."""
+        sealed = bytearray(len(value) + SEAL_OVERHEAD)
+        sealed[:_NONCE] = os.urandom(_NONCE)
+        view = memoryview(sealed)
+        self._aead(_owner(table, key)).encrypt_into(
+            view[:_NONCE], value, _associated(table, key), view[_NONCE:]
+        )
+        return sealed
+
+    def open(self, table: int, key: bytes, sealed: bytes | memoryview) -> bytes:
+        """The value; LedgerCorrupt if it is not what was sealed at this place."""
+        view = memoryview(sealed)
+        try:
+            return self._aead(_owner(table, key)).decrypt(
+                view[:_NONCE], view[_NONCE:], _associated(table, key)
+            )
+        except (InvalidTag, ValueError):
+            raise LedgerCorrupt(
+                f"read log, table {table}, key {key.hex()}", "the sealed value does not open"
+            ) from None
+
+    def blind(self, identity: bytes) -> bytes:
+        """Keyed hash of a tag's identity, 16 bytes: the only form in which one is ever a key."""
+        return hmac.digest(self._blinding_key, identity, "sha256")[:_BLIND_SIZE]
+
+    def _derive(self, label: bytes) -> bytes:
+        return hmac.digest(self._key, b"jinku read log v1\x00" + label, "sha256")
+
+    def _make_aead(self, owner: bytes) -> AESGCM:
+        return AESGCM(self._derive(owner))
+
+
+def _owner(table: int, key: bytes) -> bytes:
+    """Whose key seals this row."""
+    return b"table %d\x00" % table + (key[:_BLOCK_OWNER] if table == BLOCKS else b"")
+
+
+def _associated(table: int, key: bytes) -> bytes:
+    return bytes((table,)) + key
