@@ -19,7 +19,7 @@ REALM_MAX = 2**32 - 1
 
 _SPIFFE = re.compile(
     r"spiffe://(?P<trust_domain>[a-z0-9][a-z0-9.-]{0,254})"
-    r"/(?P<realm>0|[1-9][0-9]{0,9})/(?P<kind>[a-z]{1,32})/(?P<name>[^/]{1,64})"
+    r"/(?P<realm>[1-9][0-9]{0,9})/(?P<kind>[a-z]{1,32})/(?P<name>[^/]{1,64})"
 )
 
 
@@ -70,9 +70,9 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A live caller: `device_id` is the id of its portal or service."""
+    """A live caller: `principal` is its URI, `device_id` the id of its portal or service."""
 
-    principal: Principal
+    principal: str
     device_id: bytes
     roles: frozenset[Role]
 
@@ -103,14 +103,14 @@ def caller(state: State, principal: Principal, realm: int, trust_domain: str) ->
         device_id = state.find(IndexKind.PORTAL_NAME, name)
         if device_id is None or state.get(PORTALS, device_id) is None:
             return Denied(Denial.NOT_REGISTERED)
-        return Caller(principal, device_id, frozenset({Role.PORTAL}))
+        return Caller(str(principal), device_id, frozenset({Role.PORTAL}))
     device_id = state.find(IndexKind.SERVICE_NAME, name)
     service = None if device_id is None else state.get(SERVICES, device_id)
     if device_id is None or service is None:
         return Denied(Denial.NOT_REGISTERED)
     # A portal's role is never a service's, whatever a founding entry says.
     held = frozenset(Role(role) for role in service.roles if role in list(Role))
-    return Caller(principal, device_id, held - {Role.PORTAL})
+    return Caller(str(principal), device_id, held - {Role.PORTAL})
 
 
 _REGISTRAR = frozenset({Role.REGISTRAR})

@@ -1,0 +1,170 @@
+"""Questions, answered from what is durable. Nothing here is journalled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from core.decisions import reason
+from core.errors import InvalidRequest, LedgerCorrupt, Violation
+from core.ledger.ledger import Ledger
+from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State
+from core.mechanisms.history import places
+from core.procedures.tags import show_identity
+from core.reasons import refusal
+from core.store.v1.rows_pb2 import ContainerRow
+from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.event.v1.event_pb2 import Events
+from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
+from jinku.v1.ledger_pb2 import (
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    GetEntryRequest,
+    GetEntryResponse,
+    GetProofRequest,
+    GetProofResponse,
+)
+from jinku.v1.registry_pb2 import GetContainerRequest, GetContainerResponse, HistoryItem
+
+HISTORY_MAX = 1_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question: its request and how it is answered. InvalidRequest names a field at fault."""
+
+    request: type[Message]
+    answer: Callable[[Any, Ledger], Message]
+
+
+def get_container(request: GetContainerRequest, ledger: Ledger) -> GetContainerResponse:
+    """A container by its label, its id or an identity it carries or ever carried (TAG-03).
+
+    Not found is an answer, with the reason. All of it is of one commit, or, in the history, of
+    entries up to that commit.
+    """
+    with ledger.read() as state:
+        container_id, why = _find_container(request, state)
+        row = state.get(CONTAINERS, container_id) if container_id else None
+        if row is None:
+            return GetContainerResponse(found=False, refused=refusal([why]))
+        response = _describe(container_id, row, state)
+        newest = deque(places(state, container_id), maxlen=HISTORY_MAX)
+    response.history.extend(_history(newest, ledger))
+    return response
+
+
+def _find_container(request: GetContainerRequest, state: State) -> tuple[bytes, ReasonRecord]:
+    """The container's id, or none, and what to say if it leads to nothing."""
+    by = request.WhichOneof("by")
+    if by == "identity":
+        why = reason(ReasonCode.REASON_CODE_TAG_NOT_REGISTERED, show_identity(request.identity))
+        tag_id = state.find(IndexKind.TAG_IDENTITY, request.identity)
+        tag = state.get(TAGS, tag_id) if tag_id else None
+        return (tag.container_id if tag else b""), why
+    if by == "container_id":
+        why = reason(
+            ReasonCode.REASON_CODE_CONTAINER_NOT_REGISTERED,
+            request.container_id.hex(),
+            request.container_id,
+        )
+        return request.container_id, why
+    why = reason(ReasonCode.REASON_CODE_CONTAINER_NOT_REGISTERED, request.label)
+    return state.find(IndexKind.CONTAINER_LABEL, request.label.encode()) or b"", why
+
+
+def _describe(container_id: bytes, row: ContainerRow, state: State) -> GetContainerResponse:
+    institution = state.get(INSTITUTIONS, row.institution_id)
+    vault = state.get(VAULTS, row.vault_id)
+    response = GetContainerResponse(
+        found=True,
+        container_id=container_id,
+        label=row.label,
+        kind=row.kind,
+        institution_code=institution.code if institution else "",
+        vault_code=vault.code if vault else "",
+        custody=row.custody,
+    )
+    for tag_id in row.tag_ids:
+        tag = state.get(TAGS, tag_id)
+        if tag is None:
+            raise LedgerCorrupt(f"tag {tag_id.hex()}", "is missing, its container names it")
+        response.tags.add(
+            tag_id=tag_id,
+            identity=tag.identity,
+            scheme=tag.scheme,
+            state=tag.state,
+            issuing_realm=tag.issuing_realm,
+            key_version=tag.key_version,
+        )
+    return response
+
+
+def _history(where: deque[tuple[int, int]], ledger: Ledger) -> list[HistoryItem]:
+    """The events at these places, each entry opened once; they stand in order of entries."""
+    items: list[HistoryItem] = []
+    opened, header, events = -1, EntryHeader(), Events()
+    for entry_index, ordinal in where:
+        if entry_index != opened:
+            entry = ledger.entry(entry_index)
+            opened = entry_index
+            header, events = EntryHeader.FromString(entry.header), Events.FromString(entry.events)
+        item = HistoryItem(
+            entry_index=entry_index,
+            decided_at_ns=header.decided_at_ns,
+            event=events.events[ordinal],
+        )
+        items.append(item)
+    return items
+
+
+def get_entry(request: GetEntryRequest, ledger: Ledger) -> GetEntryResponse:
+    """One entry's receipt, with its events where they fit. InvalidRequest if it is not there."""
+    if request.entry_index >= ledger.size:
+        raise InvalidRequest([_beyond("entry_index", ledger.size)])
+    return GetEntryResponse(receipt=ledger.receipt(request.entry_index))
+
+
+def get_proof(request: GetProofRequest, ledger: Ledger) -> GetProofResponse:
+    """The inclusion proof of an entry in the tree of a size, the newest checkpoint's if none is
+    named (RFC 6962 section 2.1.1). InvalidRequest if the tree or the entry is not there.
+    """
+    newest = ledger.checkpoint().tree_size
+    tree_size = request.tree_size if request.HasField("tree_size") else newest
+    if tree_size > newest:
+        fault = Violation("tree_size", f"{tree_size}, the journal has {newest} entries")
+        raise InvalidRequest([fault])
+    if request.entry_index >= tree_size:
+        raise InvalidRequest([_beyond("entry_index", tree_size)])
+    return GetProofResponse(
+        leaf_hash=ledger.node(0, request.entry_index),
+        inclusion_proof=ledger.proof(request.entry_index, tree_size),
+        tree_size=tree_size,
+        root_hash=ledger.root(tree_size),
+    )
+
+
+def get_checkpoint(request: GetCheckpointRequest, ledger: Ledger) -> GetCheckpointResponse:
+    """The newest signed checkpoint and the key that checks it."""
+    checkpoint = ledger.checkpoint()
+    return GetCheckpointResponse(
+        checkpoint=checkpoint.note,
+        verifier_key=ledger.verifier_key,
+        tree_size=checkpoint.tree_size,
+    )
+
+
+def _beyond(field: str, size: int) -> Violation:
+    return Violation(field, f"there are {size} entries, numbered from 0")
+
+
+ALL_QUERIES = (
+    Query(GetContainerRequest, get_container),
+    Query(GetEntryRequest, get_entry),
+    Query(GetProofRequest, get_proof),
+    Query(GetCheckpointRequest, get_checkpoint),
+)

@@ -1,0 +1,38 @@
+"""Every command and every question, by its request: what the sequencer and the service look up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from core.decisions import Handler
+from core.procedures.queries import ALL_QUERIES, Query
+from core.procedures.registry import REGISTRY_HANDLERS
+from core.procedures.tags import LoadedTagKeys, tag_handlers
+
+__all__ = ["QUERIES", "LoadedTagKeys", "Query", "handlers"]
+
+
+def handlers(loaded_keys: LoadedTagKeys) -> dict[type[Message], Handler]:
+    """The commands that the writer takes, by type of request.
+
+    `loaded_keys` tells which tag masters are loaded now. Deciding may ask it because replay decides
+    nothing. ValueError if a request has two handlers.
+    """
+    return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys)])
+
+
+def _by_request(all_handlers: Iterable[Handler]) -> dict[type[Message], Handler]:
+    table: dict[type[Message], Handler] = {}
+    for handler in all_handlers:
+        if handler.request in table:
+            raise ValueError(f"{handler.request.DESCRIPTOR.full_name} has two handlers")
+        table[handler.request] = handler
+    return table
+
+
+QUERIES: Mapping[type[Message], Query] = MappingProxyType(
+    {query.request: query for query in ALL_QUERIES}
+)
