@@ -81,8 +81,11 @@ protos-check:
 	$(if $(wildcard $(RELEASED)),$(BIN)/buf breaking protos --against $(RELEASED),\
 	  @echo "buf breaking: skipped, $(RELEASED) is not there yet (make release-protos)")
 
-test: check ## build, check, and every test that needs no root
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+# A failed check does not hide what the tests say, nor the other way round.
+test: build ## build, check, and every test that needs no root
+	@checked=yes; $(MAKE) --no-print-directory check || checked=no; \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS) || exit 1; \
+	[ $$checked = yes ] || { echo "make test: the tests pass, make check does not (above)"; exit 1; }
 
 house: build ## only the rules about the repository itself, without building archives
 	$(BIN)/python -m pytest -q tests/house --deselect tests/house/test_distributions.py
