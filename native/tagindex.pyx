@@ -127,14 +127,16 @@ cdef class TagIndex:
         cdef const uint8_t[:, ::1] rows = identities
         cdef const uint8_t[::1] of_scheme = schemes, of_state = states, of_key = keys
         cdef uint32_t[::1] out = numbers
+        cdef bint full = False
         with nogil:  # held meanwhile: the index's write lock; the buffers through their views
             index_write(self.index)
             for i in range(n):
                 out[i] = index_put(self.index, &rows[i, 0], width, of_scheme[i], of_state[i], of_key[i])
                 if out[i] == INDEX_NONE:
+                    full = True
                     break
             index_leave(self.index)
-        if n and numbers[-1 if i == n - 1 else i] == INDEX_NONE:
+        if full:
             raise MemoryError("no memory for another tag")
         return numbers
 
