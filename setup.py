@@ -25,15 +25,6 @@ OWN_C_FLAGS = [*C_FLAGS, *LIST["STRICT_C_FLAGS"], "-Wall", "-Wextra", "-Werror"]
 GENERATED_C_FLAGS = [flag for flag in C_FLAGS if not flag.startswith("-W")]
 
 
-def is_written(name: str) -> bool:
-    """Whether every source of an extension is there."""
-    sources = [f"{name.replace('.', '/')}.pyx", *OWN_C_FILES[name]]
-    missing = [source for source in sources if not (ROOT / source).exists()]
-    if missing:
-        print(f"setup.py: {name} is left out, missing: {', '.join(missing)}")
-    return not missing
-
-
 def list_extensions() -> list[Extension]:
     headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "native").glob("*.h"))]
     return [
@@ -46,7 +37,6 @@ def list_extensions() -> list[Extension]:
             depends=[*headers, *c_files],
         )
         for name, c_files in OWN_C_FILES.items()
-        if is_written(name)
     ]
 
 
