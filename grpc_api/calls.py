@@ -27,10 +27,10 @@ from core.decisions import Handler
 from core.errors import DecideFailed, InvalidRequest, LedgerStopped, QueueFull
 from core.ledger.ledger import Ledger
 from core.procedures.table import Query
-from core.reasons import explain
+from core.reasons import refusal
 from core.sequencer import Command, Committed
 from jinku.type.v1.command_pb2 import CommandId, DurabilityLevel
-from jinku.v1.common_pb2 import Accepted, Outcome, Refusal
+from jinku.v1.common_pb2 import Accepted, Outcome
 
 from . import errors
 from .deadlines import Watchdog
@@ -90,7 +90,7 @@ class Calls:
             refused = ending.refuse(error)
         finally:
             ending.note()
-        errors.abort(context, refused)
+        return errors.abort(context, refused)
 
     def stream(
         self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext
@@ -99,7 +99,7 @@ class Calls:
         ending = _Ending(self.metrics, rpc)
         try:
             with self.gate.enter(CallKind.STREAM):
-                caller = self.authority.authorise(authenticate(context.auth_context()), rpc.name)
+                caller = self.authority.authorise(authenticate(context), rpc.name)
                 desk = self.streams[rpc.name]
                 punctual = self._first_in_time(requests, context)
                 yield from self.watchdog.guard_writes(
@@ -120,7 +120,7 @@ class Calls:
     # -- inside -----------------------------------------------------------------------------------
 
     def _answer(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        caller = self.authority.authorise(authenticate(context.auth_context()), rpc.name)
+        caller = self.authority.authorise(authenticate(context), rpc.name)
         received = next(self._first_in_time(requests, context), None)
         if received is None:
             raise errors.message_missing()
@@ -129,7 +129,8 @@ class Calls:
             response = self.queries[rpc.request].answer(request, self.ledger)
         else:
             response = self._command(rpc, request, received, caller, context)
-        return response.SerializeToString()
+        answer: bytes = response.SerializeToString()
+        return answer
 
     def _command(
         self,
@@ -179,10 +180,9 @@ class Calls:
         if committed.accepted:
             outcome.accepted.CopyFrom(Accepted(decided_at_ns=header.decided_at_ns))
         else:
-            reasons = [explain(record) for record in header.reasons]
-            outcome.refused.CopyFrom(Refusal(reasons=reasons))
+            outcome.refused.CopyFrom(refusal(header.reasons))
             if not committed.repeated:
-                self.metrics.refused(reason.name for reason in reasons)
+                self.metrics.refused(reason.name for reason in outcome.refused.reasons)
         return outcome
 
     def _first_in_time(

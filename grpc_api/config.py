@@ -172,9 +172,7 @@ def _allowed(details: ErrorDetails) -> str:
     return f"{message}{quoted}"
 
 
-def _explain(
-    path: Path, text: str, variables: Mapping[KeyPath, str], details: ErrorDetails
-) -> str:
+def _explain(path: Path, text: str, variables: Mapping[KeyPath, str], details: ErrorDetails) -> str:
     key = tuple(details["loc"])
     if key in variables:
         return f"environment: {variables[key]}: {_allowed(details)}"

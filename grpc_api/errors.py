@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 DOMAIN = "jinku"
@@ -58,9 +58,7 @@ class CallRefused(Exception):
     def status(self) -> status_pb2.Status:
         code: int = self.code.value[0]
         details: list[Message] = [
-            error_details_pb2.ErrorInfo(
-                reason=self.reason, domain=DOMAIN, metadata=self.metadata
-            ),
+            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata),
             error_details_pb2.LocalizedMessage(locale="en", message=self.text_en),
             error_details_pb2.LocalizedMessage(locale="zh-CN", message=self.text_zh),
             *self.details,

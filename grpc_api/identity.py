@@ -10,7 +10,9 @@ import datetime
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
 from cryptography import x509
 
 from core.authority import (
@@ -63,13 +65,15 @@ def parse_certificate(pem: bytes) -> Peer | str:
     return Peer(principal, certificate.not_valid_after_utc)
 
 
-def authenticate(auth_context: Mapping[str, Sequence[bytes]]) -> Peer:
-    """Who holds the other end of this connection.
+def authenticate(context: grpc.ServicerContext) -> Peer:
+    """Who holds the other end of this call's connection.
 
     Raises:
         CallRefused: UNAUTHENTICATED, if there is no such certificate or it has expired meanwhile.
     """
-    pems = auth_context.get(PEM_KEY, ())
+    # The stub says one value per key; there is a sequence of them.
+    auth_context: Mapping[str, Any] = context.auth_context()
+    pems: Sequence[bytes] = auth_context.get(PEM_KEY, ())
     if len(pems) != 1:
         raise errors.unauthenticated(
             "This call came without a client certificate.", "本次调用没有客户端证书。"

@@ -11,12 +11,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, TextIO
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 ALLOWED_KEYS = frozenset(
     {
@@ -101,7 +100,7 @@ def configure_logs(
 ) -> None:
     """Sets up logging for the whole process; `stream` is standard error unless given."""
     target = sys.stderr if stream is None else stream
-    renderer: Callable[..., str] = (
+    renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=target.isatty())

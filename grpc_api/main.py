@@ -243,7 +243,9 @@ def show_progress(stage: str, done: int, total: int) -> None:
 )
 @click.option("--name", help="Natural id: a registered portal's name, or a founding service's.")
 @click.option(
-    "--renew", is_flag=True, help="A new CA, and new certificates for all who had one; then restart."
+    "--renew",
+    is_flag=True,
+    help="A new CA, and new certificates for all who had one; then restart.",
 )
 def demo_certificate(config: Path, kind: str, name: str | None, renew: bool) -> None:
     """Issue a client certificate of the demonstration CA, valid as long as that is."""

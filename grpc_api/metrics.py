@@ -31,9 +31,7 @@ class Metrics:
             "jinku_calls_rejected", "Calls that got no answer, by ErrorInfo reason",
             ["reason"], registry=registry,
         )  # fmt: skip
-        self._in_flight = Gauge(
-            "jinku_in_flight", "Calls under way", ["kind"], registry=registry
-        )
+        self._in_flight = Gauge("jinku_in_flight", "Calls under way", ["kind"], registry=registry)
         self._refused = Counter(
             "jinku_refused", "Commands answered with a refusal, by reason",
             ["reason"], registry=registry,

@@ -121,12 +121,12 @@ def personalise(settings: Settings, orders: Sequence[TagOrder], output: Path) ->
             version = max(own) if order.key_version is None else order.key_version
             if version not in own:
                 raise SettingsError(f"keys.directory: no tag master {realm}-{version}.key")
-            key = diversify(bytes(own[version]), order.identity, realm)
+            tag_key = diversify(bytes(own[version]), order.identity, realm)
             tags.append(
                 {
                     "identity": order.identity.hex(),
                     "scheme": order.scheme,
-                    "key": key.hex(),
+                    "key": tag_key.hex(),
                     "key_version": version,
                 }
             )

@@ -6,6 +6,7 @@ The process-wide pool also holds `core.store.v1`, the rows of the state tables.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -49,11 +50,12 @@ def build_pool(services: Iterable[ServiceDescriptor]) -> descriptor_pool.Descrip
 
 def add_reflection(server: grpc.Server, services: Iterable[ServiceDescriptor]) -> None:
     """Serves these services' descriptors, health's and its own."""
-    served = [
-        *services,
+    # The stubs know two kinds of descriptors; there is one.
+    own: list[Any] = [
         health_pb2.DESCRIPTOR.services_by_name["Health"],
         reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
     ]
+    served: list[ServiceDescriptor] = [*services, *own]
     reflection.enable_server_reflection(
         [service.full_name for service in served], server, pool=build_pool(served)
     )

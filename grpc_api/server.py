@@ -105,6 +105,6 @@ class Door:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._health_pool.shutdown(wait=False, cancel_futures=True)
 
-    def _set_health(self, status: Status.ServingStatus) -> None:
+    def _set_health(self, status: int) -> None:
         for name in self._names:
             self._health.set(name, status)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,7 @@ from core.errors import SettingsError
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
 from core.ledger.tables import SERVICES
-from core.procedures.table import HANDLERS, QUERIES
+from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
 from core.realm import principal_of
 from core.sequencer import Committed, Sequencer
@@ -51,9 +52,7 @@ def open_ledger(settings: Settings, keys: RealmKeys | None = None) -> Ledger:
     """
     path = ledger_path(settings)
     if not path.is_dir():
-        raise SettingsError(
-            f"storage.directory: no ledger in {path}; `jinkud init` founds one"
-        )
+        raise SettingsError(f"storage.directory: no ledger in {path}; `jinkud init` founds one")
     ledger = Ledger(
         path,
         keys or RealmKeys.load(settings.keys.directory),
@@ -101,9 +100,7 @@ class Service:
         # Undone from the last to the first.
         self._opened = ExitStack()
         server = settings.server
-        self.gate = Gate(
-            {CallKind.CALL: server.calls_max, CallKind.STREAM: server.streams_max}
-        )
+        self.gate = Gate({CallKind.CALL: server.calls_max, CallKind.STREAM: server.streams_max})
 
     @classmethod
     def open(cls, settings: Settings, on_failure: Callable[[], None] = lambda: None) -> Service:
@@ -131,9 +128,10 @@ class Service:
         opened.callback(self.ledger.close)
         self.directory = TagDirectory(self.ledger, load_tag_masters(settings.keys.directory))
         opened.callback(self.directory.arena.close)
+        self.handlers = handlers(self.directory.loaded_keys)
         self.sequencer = Sequencer(
             self.ledger,
-            HANDLERS,
+            self.handlers,
             queue_max=settings.sequencer.queue_max,
             batch_max=settings.sequencer.batch_max,
             on_committed=self._on_committed,
@@ -171,7 +169,7 @@ class Service:
         calls = Calls(
             ledger=self.ledger,
             sequencer=self.sequencer,
-            handlers=HANDLERS,
+            handlers=self.handlers,
             queries=QUERIES,
             authority=Authority(self.ledger),
             streams=self._open_streams(keys),
@@ -181,11 +179,9 @@ class Service:
             write_deadline_seconds=server.write_deadline_seconds,
         )
         services = public_services()
-        handlers = build_handlers(
-            build_rpcs(services, HANDLERS, QUERIES), calls.unary, calls.stream
-        )
+        rpcs = build_rpcs(services, self.handlers, QUERIES)
         self.metrics_listen = self._open_metrics()
-        self.door = Door(server, handlers, services)
+        self.door = Door(server, build_handlers(rpcs, calls.unary, calls.stream), services)
         opened.callback(self.door.stop, 0)
         self.door.start()
         self.metrics.serving(True)
@@ -198,7 +194,7 @@ class Service:
         metrics.watch_queue(lambda: self.sequencer.waiting)
         metrics.watch_ledger(lambda: self.ledger.size)
         for kind in CallKind:
-            metrics.watch_in_flight(kind.value, lambda kind=kind: self.gate.count(kind))
+            metrics.watch_in_flight(kind.value, partial(self.gate.count, kind))
         if not self.settings.server.metrics_listen:
             return ""
         try:

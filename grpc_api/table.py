@@ -107,7 +107,7 @@ def build_handlers(
     then our code runs before the request has arrived: who may not call is told so without being
     read, and a caller that opens a call and sends nothing is noticed.
     """
-    methods: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    methods: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
     for rpc in rpcs:
         methods.setdefault(rpc.service, {})[rpc.method] = _method_handler(rpc, unary, stream)
     return [
@@ -118,7 +118,7 @@ def build_handlers(
 
 def _method_handler(
     rpc: Rpc, unary: UnaryBehaviour, stream: StreamBehaviour
-) -> grpc.RpcMethodHandler:
+) -> grpc.RpcMethodHandler[bytes, bytes]:
     def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         return unary(rpc, requests, context)
 
