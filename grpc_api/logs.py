@@ -93,17 +93,30 @@ class ForeignHandler(logging.Handler):
         log.log(level, text, logger=record.name, exc_info=record.exc_info or None)
 
 
+class LineLogger:
+    """Writes each finished line whole: to a stream, or to what is standard error at that moment."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        stream = sys.stderr if self._stream is None else self._stream
+        stream.write(line + "\n")
+        stream.flush()
+
+    debug = info = warning = warn = error = critical = log = exception = msg
+
+
 def configure_logs(
     level: Literal["debug", "info", "warning", "error"],
     style: Literal["json", "console"],
     stream: TextIO | None = None,
 ) -> None:
     """Sets up logging for the whole process; `stream` is standard error unless given."""
-    target = sys.stderr if stream is None else stream
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=target.isatty())
+        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -115,7 +128,7 @@ def configure_logs(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(file=target),
+        logger_factory=lambda *_: LineLogger(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

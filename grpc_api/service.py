@@ -32,6 +32,7 @@ from .deadlines import Watchdog
 from .founding import ledger_path, read_log_path
 from .identity import Authority
 from .limits import CallKind, Gate
+from .logs import configure_logs
 from .metrics import Metrics, MetricsServer
 from .server import Door
 from .table import build_handlers, build_rpcs, public_services
@@ -122,6 +123,9 @@ class Service:
 
     def _open(self) -> None:
         settings, opened = self.settings, self._opened
+        if not structlog.is_configured():
+            # structlog's own default prints tracebacks with the values in them.
+            configure_logs(settings.log.level, settings.log.format)
         expires_at = check_server_files(settings)
         keys = RealmKeys.load(settings.keys.directory)
         self.ledger = open_ledger(settings, keys)
