@@ -8,6 +8,7 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from core.decisions import Handler
+from core.procedures.portal import PORTAL_HANDLERS
 from core.procedures.queries import ALL_QUERIES, Query
 from core.procedures.registry import REGISTRY_HANDLERS
 from core.procedures.tags import LoadedTagKeys, tag_handlers
@@ -16,12 +17,13 @@ __all__ = ["QUERIES", "LoadedTagKeys", "Query", "handlers"]
 
 
 def handlers(loaded_keys: LoadedTagKeys) -> dict[type[Message], Handler]:
-    """The commands that the writer takes, by type of request.
+    """The commands that the writer takes, by type of request: callers' and the service's own.
 
     `loaded_keys` tells which tag masters are loaded now. Deciding may ask it because replay decides
     nothing. ValueError if a request has two handlers.
     """
-    return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys)])
+    own = PORTAL_HANDLERS.values()
+    return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys), *own])
 
 
 def _by_request(all_handlers: Iterable[Handler]) -> dict[type[Message], Handler]:

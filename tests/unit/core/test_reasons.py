@@ -47,9 +47,9 @@ def test_text_says_what_is_wrong_and_what_to_do(code: ReasonCode) -> None:
 @pytest.mark.parametrize(
     ("record", "shown"),
     [
-        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN, item="{0} {x}"), "Tag {0} {x} is"),
-        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN, item_id=b"\xab"), "Tag ab is"),
-        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN), f"Tag {NO_ITEM} is"),
+        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN, item="{0} {x}"), "{0} {x}: this"),
+        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN, item_id=b"\xab"), "ab: this"),
+        (ReasonRecord(code=reason_pb2.REASON_CODE_TAG_UNKNOWN), f"{NO_ITEM}: this"),
     ],
 )
 def test_item_is_shown_as_it_is(record: ReasonRecord, shown: str) -> None:
