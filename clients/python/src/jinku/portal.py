@@ -131,6 +131,7 @@ class PortalClient:
         self._accounts = Accounts()
         self._challenges: dict[int, Challenge] = {}
         self._failure: BaseException | None = None
+        self._interruption = ""
         self._closing = self._stopping = False
         self._stream = Stream(over=True)
         self._thread = threading.Thread(target=self._run, name="jinku-portal", daemon=True)
@@ -236,7 +237,7 @@ class PortalClient:
         if self._failure is not None:
             raise self._failure
         if not in_time:
-            raise FlushTimeout(f"{what} for {timeout_s:g} s")
+            raise FlushTimeout(f"{what} for {timeout_s:g} s. {self._interruption}".rstrip())
         if not ready():
             raise PortalClosed("the portal client was closed")
 
@@ -255,6 +256,7 @@ class PortalClient:
             except grpc.RpcError as error:
                 finished = self._closing and not self._window
                 failure = from_rpc_error(error)
+                self._interruption = f"The last stream ended: {failure}"
                 if failure.code in FINAL_CODES and not self._stopping:
                     return self._fail(failure)
             except Exception as error:
