@@ -49,7 +49,7 @@ def places(state: State, subject_id: bytes) -> Iterator[tuple[int, int]]:
 
 def need(state: State, table: Table[R], key: bytes, where: Where) -> R:
     """The row that an event builds on. LedgerCorrupt if it is not there: nobody decided that."""
-    row = state.get(table, key)
+    row = state.get(table, key) if key else None
     if row is None:
         raise LedgerCorrupt(str(where), f"names a {table.row.DESCRIPTOR.name} that is not there")
     return row

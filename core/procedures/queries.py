@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from core.decisions import reason
 from core.errors import InvalidRequest, LedgerCorrupt, Violation
 from core.ledger.ledger import Ledger
-from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State
+from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State, Table
 from core.mechanisms.history import places
 from core.procedures.tags import show_identity
 from core.reasons import refusal
@@ -29,6 +29,8 @@ from jinku.v1.ledger_pb2 import (
     GetProofResponse,
 )
 from jinku.v1.registry_pb2 import GetContainerRequest, GetContainerResponse, HistoryItem
+
+R = TypeVar("R", bound=Message)
 
 HISTORY_MAX = 1_000
 
@@ -78,21 +80,17 @@ def _find_container(request: GetContainerRequest, state: State) -> tuple[bytes, 
 
 
 def _describe(container_id: bytes, row: ContainerRow, state: State) -> GetContainerResponse:
-    institution = state.get(INSTITUTIONS, row.institution_id)
-    vault = state.get(VAULTS, row.vault_id)
     response = GetContainerResponse(
         found=True,
         container_id=container_id,
         label=row.label,
         kind=row.kind,
-        institution_code=institution.code if institution else "",
-        vault_code=vault.code if vault else "",
+        institution_code=_named(state, INSTITUTIONS, row.institution_id).code,
+        vault_code=_named(state, VAULTS, row.vault_id).code,
         custody=row.custody,
     )
     for tag_id in row.tag_ids:
-        tag = state.get(TAGS, tag_id)
-        if tag is None:
-            raise LedgerCorrupt(f"tag {tag_id.hex()}", "is missing, its container names it")
+        tag = _named(state, TAGS, tag_id)
         response.tags.add(
             tag_id=tag_id,
             identity=tag.identity,
@@ -102,6 +100,14 @@ def _describe(container_id: bytes, row: ContainerRow, state: State) -> GetContai
             key_version=tag.key_version,
         )
     return response
+
+
+def _named(state: State, table: Table[R], id_: bytes) -> R:
+    """The row that a container names: `apply` never writes one without it."""
+    row = state.get(table, id_)
+    if row is None:
+        raise LedgerCorrupt(f"{table.row.DESCRIPTOR.name} {id_.hex()}", "is named and missing")
+    return row
 
 
 def _history(where: deque[tuple[int, int]], ledger: Ledger) -> list[HistoryItem]:
