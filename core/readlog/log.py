@@ -37,7 +37,7 @@ class _Write:
 
     chunks: list[tuple[bytes, bytearray]]
     portal_id: bytes
-    position: Position
+    position: Position | None
     counters: Sequence[Counter]
     settled: Settled
     size: int
@@ -104,7 +104,27 @@ class ReadLog:
                 key = layout.block_key(portal_id, position.epoch, position.last_sequence, chunk)
                 chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
         size = sum(len(value) for _, value in chunks)
-        write = _Write(chunks, portal_id, position, counters, settled, size)
+        self._put(_Write(chunks, portal_id, position, counters, settled, size))
+
+    def flush(self, portal_id: bytes = b"", position: Position | None = None) -> None:
+        """All that was handed in before is durable on return, and the position, if one is given.
+
+        Raises LedgerStopped if the log has stopped, before or meanwhile.
+        """
+        done = threading.Event()
+        failure: list[BaseException] = []
+
+        def settled(error: BaseException | None) -> None:
+            if error is not None:
+                failure.append(error)
+            done.set()
+
+        self._put(_Write([], portal_id, position, [], settled, 0))
+        done.wait()
+        if failure:
+            raise failure[0]
+
+    def _put(self, write: _Write) -> None:
         with self._gate:
             if self._closed:
                 raise LedgerStopped("the read log has stopped")
@@ -157,7 +177,7 @@ class ReadLog:
     def _commit(self, writes: list[_Write]) -> None:
         """Durable on return. Any exception means: outcome unknown."""
         blocks = self._tables[layout.BLOCKS]
-        positions = {write.portal_id: write.position for write in writes}
+        positions = {write.portal_id: write.position for write in writes if write.position}
         with self._env.begin(write=True) as txn:
             for write in writes:
                 for key, sealed in write.chunks:

@@ -1,0 +1,242 @@
+"""One portal, from stream to stream: where it stands, what it sees, what is left to decide.
+
+Everything here survives a crash: it is in the read log, or follows from it and the journal.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from core.kernels import verify_batch
+from core.ledger.tables import PASSAGES
+from core.portal.alarms import AlarmBook
+from core.portal.columns import U8, U32, Columns
+from core.portal.commands import CommandMaker
+from core.portal.parts import Parts
+from core.portal.tracker import Gone, Outstanding, Tracker, leave_out_decided
+from core.readlog.layout import Block, Position
+from core.readlog.log import counters_of
+from core.store.v1.rows_pb2 import PortalRow
+from jinku.type.v1.tag_pb2 import Verdict
+from jinku.v1.portal_pb2 import ChallengeState
+
+_NS_PER_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What of a portal is in use during a stream, as its Hello said."""
+
+    known_antennas: U8  # (256,) 1 where the antenna is in use
+    channel_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A batch with its verdicts, on its way to the disk or back from it."""
+
+    sequence: int
+    columns: Columns
+    verdicts: U8
+    numbers: U32
+    challenge_state: ChallengeState
+    # Reads of just now: they may open a gate.
+    live: bool
+    # Rows of the tags newly seen, and the tags that went.
+    fresh: U32
+    gone: list[Gone]
+    # Whether its alarms have still to be looked at.
+    alarming: bool
+
+
+class Door:
+    """The lasting state of one portal. `changed` guards all of it."""
+
+    def __init__(self, parts: Parts, portal_id: bytes, row: PortalRow) -> None:
+        self.parts = parts
+        self.portal_id = portal_id
+        self.vault_id = row.vault_id
+        self.sides = np.zeros(256, np.uint8)
+        for antenna in row.antennas:
+            self.sides[antenna.port] = antenna.side
+        self.commands = CommandMaker(parts.principal, portal_id, row.name)
+        self.changed = threading.Condition()
+        # A session ended in an error: the next one stands on what the read log says, not on this.
+        self.failed = False
+        self.epoch = 0
+        # The last batch handed to the read log, and the last that is durable.
+        self.taken_sequence = 0
+        self.durable_sequence = 0
+        # Batches taken and not yet settled: durable, answered, their commands made.
+        self.unsettled = 0
+        self.last_read_ns = 0
+        self.service_ns = 0
+        self.tracker = self._new_tracker()
+        self.alarms = AlarmBook(parts.settings)
+        # Batches whose alarms are not all journalled.
+        self.alarming = Outstanding()
+
+    def _new_tracker(self) -> Tracker:
+        settings = self.parts.settings
+        return Tracker(settings.tracks_max, self.sides, self.parts.quiet_ns)
+
+    def now_ns(self) -> int:
+        """The service's clock, which for this portal never goes back, across restarts too."""
+        with self.changed:
+            self.service_ns = max(self.service_ns, self.parts.clock())
+            return self.service_ns
+
+    def restore(self, position: Position) -> None:
+        """Stand where the read log says; the tracks are rebuilt by `replay`."""
+        self.epoch = position.epoch
+        self.taken_sequence = self.durable_sequence = position.last_sequence
+        self.last_read_ns = position.last_read_ns
+        self.service_ns = position.service_ns
+        self.alarms = AlarmBook(self.parts.settings, position)
+
+    def begin_epoch(self, epoch: int) -> Position:
+        """Sequences begin at 1 again, nothing is seen; the caller writes the position."""
+        assert not self.unsettled
+        self.epoch = epoch
+        self.taken_sequence = self.durable_sequence = self.last_read_ns = 0
+        self.tracker = self._new_tracker()
+        self.alarming = Outstanding()
+        return Position(epoch=epoch, service_ns=self.service_ns)
+
+    def time_fault(self, columns: Columns, now_ns: int) -> str | None:
+        """`ahead` or `back` if the times of a batch cannot be, else None."""
+        settings = self.parts.settings
+        if columns.last_ns > now_ns + settings.time_ahead_ms_max * _NS_PER_MS:
+            return "ahead"
+        if columns.first_ns < self.last_read_ns - settings.time_back_ms_max * _NS_PER_MS:
+            return "back"
+        return None
+
+    def take(
+        self,
+        columns: Columns,
+        use: Use,
+        now_ns: int,
+        settled: Callable[[Judged, BaseException | None], None],
+    ) -> Judged:
+        """Judge the next batch, follow its tags and hand it to the read log.
+
+        `settled` is called from the log's thread when the batch is durable, or never will be.
+        Raises LedgerStopped if the log has stopped. Any other error leaves counters advanced that
+        nobody recorded: the service must stop.
+        """
+        state, challenge = self._challenge(columns, now_ns)
+        directory = self.parts.directory
+        result = verify_batch(
+            directory.index, directory.arena, columns.scheme, columns.identity, columns.evidence,
+            columns.antenna, use.known_antennas, columns.channel, use.channel_count, challenge,
+        )  # fmt: skip
+        counts = result.counts.tolist()
+        faultless = counts[Verdict.VERDICT_GENUINE] + counts[Verdict.VERDICT_MALFORMED]
+        with self.changed:
+            sequence = self.taken_sequence + 1
+            gone, fresh = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
+            judged = Judged(
+                sequence, columns, result.verdicts, result.numbers, state,
+                self._is_live(state, columns, now_ns), fresh, gone, faultless < len(columns),
+            )  # fmt: skip
+            if judged.alarming:
+                self.alarming.add(sequence)
+            self.taken_sequence = sequence
+            self.unsettled += 1
+            self.last_read_ns = max(self.last_read_ns, columns.last_ns)
+            position = self._position(sequence)
+        self.parts.read_log.submit(
+            self.portal_id,
+            position,
+            Block(columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count),
+            counters_of(directory.index, result.advanced_numbers, result.advanced_counters),
+            lambda error: settled(judged, error),
+        )
+        return judged
+
+    def _challenge(self, columns: Columns, now_ns: int) -> tuple[ChallengeState, bytes | None]:
+        if not columns.challenge_id:
+            return ChallengeState.CHALLENGE_STATE_NOT_NEEDED, None
+        return self.parts.challenges.judge(self.portal_id, columns.challenge_id, now_ns)
+
+    def _is_live(self, state: ChallengeState, columns: Columns, now_ns: int) -> bool:
+        if state == ChallengeState.CHALLENGE_STATE_NOT_NEEDED:
+            # Counters prove no time: reads that were kept back open no gate either.
+            return columns.last_ns >= now_ns - self.parts.challenges.live_ns
+        return state == ChallengeState.CHALLENGE_STATE_LIVE
+
+    def _position(self, sequence: int) -> Position:
+        suppressed = self.alarms.suppressed
+        return Position(
+            epoch=self.epoch,
+            last_sequence=sequence,
+            last_read_ns=self.last_read_ns,
+            service_ns=self.service_ns,
+            replay_from=self.tracker.outstanding.first(sequence + 1),
+            alarms_from=self.alarming.first(sequence + 1),
+            suppressed_count=suppressed.count,
+            suppressed_from=suppressed.from_sequence,
+            suppressed_digest=suppressed.digest,
+        )
+
+    def settled(self) -> None:
+        """A batch is answered and its commands are made: there is room for another."""
+        with self.changed:
+            self.unsettled -= 1
+            self.changed.notify_all()
+
+    # -- after a restart -------------------------------------------------------------------------
+
+    def replay(self, position: Position, handle: Callable[[Judged], None]) -> int:
+        """Follow the stored batches again from where something was left; how many there were.
+
+        `handle` is given each, with the tags gone by then and whether its alarms have to be looked
+        at. Reads of passages that are in the journal already are left out, so that none is decided
+        twice; the others are decided as they would have been.
+        """
+        first = min(position.replay_from, position.alarms_from)
+        if first > position.last_sequence:
+            return 0
+        count = 0
+        decided: dict[int, int] = {}
+        seen = np.empty(0, np.uint32)
+        nothing = np.empty(0, np.uint32)
+        batches = self.parts.read_log.batches(self.portal_id, position.epoch, first)
+        for sequence, block in batches:
+            columns = block.columns
+            gone: list[Gone] = []
+            numbers = self.parts.directory.index.find_many(columns.identity)
+            if sequence >= position.replay_from:
+                genuine = np.unique(numbers[block.verdicts == Verdict.VERDICT_GENUINE])
+                decided |= self._decided(np.setdiff1d(genuine, seen).tolist())
+                seen = np.union1d(seen, genuine).astype(np.uint32)
+                verdicts = leave_out_decided(columns, block.verdicts, numbers, decided)
+                gone, _ = self.tracker.observe(sequence, columns, verdicts, numbers)
+            faulty = ~np.isin(block.verdicts, (Verdict.VERDICT_GENUINE, Verdict.VERDICT_MALFORMED))
+            alarming = sequence >= position.alarms_from and bool(faulty.any())
+            if alarming:
+                self.alarming.add(sequence)
+            state = ChallengeState.CHALLENGE_STATE_UNSPECIFIED
+            judged = Judged(
+                sequence, columns, block.verdicts, numbers, state, False, nothing, gone, alarming
+            )
+            handle(judged)
+            count += 1
+        return count
+
+    def _decided(self, numbers: list[int]) -> dict[int, int]:
+        """Last read of the last journalled passage here, of those tags that have one."""
+        found = {}
+        with self.parts.ledger.read() as state:
+            for number in numbers:
+                tag_id = self.parts.directory.tag_id(number)
+                row = state.get(PASSAGES, self.portal_id + tag_id)
+                if row is not None and row.portal_epoch == self.epoch:
+                    found[number] = row.last_read_ns
+        return found

@@ -1,0 +1,202 @@
+"""What follows once a batch is durable: presentations, alarms, passages. Never before."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from core.ledger.tables import CONTAINERS, TAGS, State
+from core.portal import answers
+from core.portal.alarms import Held
+from core.portal.commands import Dispatcher, Finished, reasons_of
+from core.portal.door import Door, Judged
+from core.portal.tracker import Gone
+from core.sequencer import Committed
+from jinku.type.v1.tag_pb2 import Direction, Verdict
+from jinku.v1.portal_pb2 import PresentedTag, StreamResponse
+
+Tell = Callable[[StreamResponse], None]
+
+_WAIT_SECONDS: Final = 0.01
+
+
+def tell_nobody(_: StreamResponse) -> None:
+    """For what is settled while no stream is open."""
+
+
+class Settler:
+    """Makes a door's commands and tells its portal. One thread at a time."""
+
+    def __init__(self, door: Door, inbox: queue.SimpleQueue[object], tell: Tell) -> None:
+        self._door = door
+        self._inbox = inbox
+        self._tell = tell
+        self._parts = door.parts
+        self.dispatcher = Dispatcher(door.parts.sequencer, inbox, door.parts.on_incident)
+        # Tags that are here and were not presented on this stream: seen before it, or in spooled
+        # reads only.
+        self._unpresented = set(door.tracker.numbers())
+
+    def handle(self, judged: Judged) -> None:
+        """A batch is durable: tell of the tags in it, queue what it causes."""
+        held = self._sift(judged)
+        if judged.live:
+            self._present(judged, held)
+        else:
+            self._unpresented.update(judged.numbers[judged.fresh].tolist())
+        self.handle_gone(judged.gone)
+
+    def handle_gone(self, gone: Iterable[Gone]) -> None:
+        """Tags have gone: queue their passages; strays are told at once and not journalled."""
+        gone = list(gone)
+        if not gone:
+            return
+        with self._parts.ledger.read() as state:
+            for one in gone:
+                self._unpresented.discard(one.number)
+                tag_id = self._parts.directory.tag_id(one.number)
+                container_id, label = _box(state, tag_id)
+                if one.direction == Direction.DIRECTION_STRAY:
+                    self._settle(one)
+                    self._tell(answers.passage(one, tag_id, container_id, label, None))
+                else:
+                    self.dispatcher.add(
+                        self._door.commands.passage(self._door.epoch, tag_id, one),
+                        partial(self._passed, one, tag_id, container_id, label),
+                    )
+
+    def drain(self) -> None:
+        """Submit what is queued and wait until all of it is durable.
+
+        Raises LedgerStopped. Only while nothing else is put in `inbox`.
+        """
+        self.dispatcher.pump()
+        while not self.dispatcher.idle:
+            try:
+                item = self._inbox.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                item = None
+            if isinstance(item, Finished):
+                self.dispatcher.done(item)
+            self.dispatcher.pump()
+
+    def sum_up(self, seen_at_ns: int) -> None:
+        """Journal one alarm for those suppressed so far, if any; durable on return.
+
+        Raises QueueFull if the sequencer has no room (nothing changed), LedgerStopped if it stopped.
+        """
+        door = self._door
+        suppressed = door.alarms.suppressed
+        if not suppressed.count:
+            return
+        command = door.commands.summary(door.epoch, suppressed, seen_at_ns)
+        # Waited for, so that nothing is counted meanwhile that a crash would lose.
+        committed = self._parts.sequencer.submit(command).result()
+        with door.changed:
+            door.alarms.summed_up()
+        self._tell_alarms(committed, b"", "", suppressed.from_sequence)
+
+    # -- alarms ----------------------------------------------------------------------------------
+
+    def _sift(self, judged: Judged) -> list[Held]:
+        """Queue the alarms of a batch; what is new of the identities that must not pass."""
+        if not judged.alarming:
+            return []
+        door, sequence = self._door, judged.sequence
+        batch = self._parts.separator.separate(judged.columns, judged.verdicts, judged.numbers)
+        now_ns = door.now_ns()
+        with door.changed:
+            new, raised = door.alarms.sift(batch, sequence, now_ns)
+            door.alarming.add(sequence, len(raised))
+            door.alarming.release(sequence)
+        if raised:
+            with self._parts.ledger.read() as state:
+                for held in raised:
+                    self._queue_alarm(state, held, sequence)
+        return new
+
+    def _queue_alarm(self, state: State, held: Held, sequence: int) -> None:
+        known = answers.look_up(state, held.identity)
+        tag, tag_state, label = state.blind("portal-alarm", held.identity), 0, ""
+        if known is not None:
+            tag, tag_state = known.tag_id, known.tag.state
+            label = known.container.label if known.container else ""
+        reasons = reasons_of(held, tag_state)
+        self.dispatcher.add(
+            self._door.commands.alarm(self._door.epoch, sequence, tag, held, reasons),
+            partial(self._alarmed, held.identity, label, sequence),
+        )
+
+    def _alarmed(self, identity: bytes, label: str, sequence: int, committed: Committed) -> None:
+        with self._door.changed:
+            self._door.alarming.release(sequence)
+        self._tell_alarms(committed, identity, label, sequence)
+
+    def _tell_alarms(
+        self, committed: Committed, identity: bytes, label: str, sequence: int
+    ) -> None:
+        receipt = self._parts.ledger.receipt(committed.entry_index)
+        for message in answers.alarms(committed.events, identity, label, sequence, receipt):
+            self._tell(message)
+
+    # -- presentations ---------------------------------------------------------------------------
+
+    def _present(self, judged: Judged, held: list[Held]) -> None:
+        rows = judged.fresh.tolist()
+        if self._unpresented:
+            rows += self._seen_again(judged)
+        identities = [judged.columns.identity[row].tobytes() for row in rows]
+        if not identities and not held:
+            return
+        tags: list[PresentedTag] = []
+        with self._parts.ledger.read() as state:
+            tags += [answers.present_held(state, one) for one in held]
+            tags += [
+                answers.present_genuine(state, identity, self._door.vault_id)
+                for identity in dict.fromkeys(identities)
+            ]
+        for message in answers.presentations(judged.sequence, tags):
+            self._tell(message)
+
+    def _seen_again(self, judged: Judged) -> list[int]:
+        """A genuine row of each tag that had not been presented; they are now."""
+        waiting = np.fromiter(self._unpresented, np.uint32, len(self._unpresented))
+        genuine = np.flatnonzero(judged.verdicts == Verdict.VERDICT_GENUINE)
+        rows = genuine[np.isin(judged.numbers[genuine], waiting)]
+        numbers, first = np.unique(judged.numbers[rows], return_index=True)
+        self._unpresented.difference_update(numbers.tolist())
+        return [int(row) for row in rows[first]]
+
+    # -- passages --------------------------------------------------------------------------------
+
+    def _settle(self, gone: Gone) -> None:
+        with self._door.changed:
+            self._door.tracker.settle(gone)
+
+    def _passed(
+        self, gone: Gone, tag_id: bytes, container_id: bytes, label: str, committed: Committed
+    ) -> None:
+        self._settle(gone)
+        events = committed.events.events
+        if not any(event.HasField("passage_recorded") for event in events):
+            # The same reads had been decided before.
+            return
+        receipt = self._parts.ledger.receipt(committed.entry_index)
+        self._tell(answers.passage(gone, tag_id, container_id, label, receipt))
+        identity = self._parts.directory.index.identity_of(gone.number)
+        messages = answers.alarms(committed.events, identity, label, gone.last_sequence, receipt)
+        for message in messages:
+            self._tell(message)
+
+
+def _box(state: State, tag_id: bytes) -> tuple[bytes, str]:
+    """Id and label of the box that a tag is on."""
+    tag = state.get(TAGS, tag_id)
+    container = state.get(CONTAINERS, tag.container_id) if tag is not None else None
+    if tag is None or container is None:
+        return b"", ""
+    return tag.container_id, container.label
