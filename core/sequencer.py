@@ -161,9 +161,6 @@ def _reused(context: Context) -> Decision:
     return Decision(events=[Event(alarm_raised=alarm)], reasons=why)
 
 
-_STOP = None
-
-
 class Sequencer:
     """The writer in its own thread, behind a bounded queue."""
 
@@ -186,6 +183,7 @@ class Sequencer:
         self._batch_max = batch_max
         self._on_committed = on_committed
         self._on_stop = on_stop
+        # None: the last one, nothing comes after it.
         self._queue: queue.Queue[tuple[Command, Future[Committed]] | None] = queue.Queue(queue_max)
         self._closed = False
         self._gate = threading.Lock()
@@ -225,7 +223,7 @@ class Sequencer:
         with self._gate:
             first, self._closed = not self._closed, True
         if first and self._thread.is_alive():
-            self._queue.put(_STOP)
+            self._queue.put(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -240,7 +238,7 @@ class Sequencer:
         """Wait for one command, then take what else waits."""
         batch: list[tuple[Command, Future[Committed]]] = []
         item = self._queue.get()
-        while item is not _STOP:
+        while item is not None:
             batch.append(item)
             if len(batch) == self._batch_max:
                 return batch, False
@@ -285,6 +283,6 @@ class Sequencer:
                     item = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if item is not _STOP:
+                if item is not None:
                     item[1].set_exception(stopped)
             self._on_stop(error)

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ledgers import found, reopen
 
 from core.fsck import fsck
 from jinku.event.v1.entry_pb2 import EntryHeader
+from ledgers import found, reopen
 
 SUPPORT = Path(__file__).parents[1] / "support"
 

@@ -173,9 +173,7 @@ def test_fail_stop(tmp_path: Path, ledger: Ledger) -> None:
         if broken["now"]:
             raise OSError("disk gone")
 
-    sequencer = Sequencer(
-        ledger, HANDLERS, on_committed=observer, on_stop=lambda _: stopped.set()
-    )
+    sequencer = Sequencer(ledger, HANDLERS, on_committed=observer, on_stop=lambda _: stopped.set())
     sequencer.start()
     assert sequencer.submit(command(institution("A"))).result(5).accepted
     broken["now"] = True
