@@ -170,7 +170,7 @@ class Service:
         )
         self.watchdog.start()
         opened.callback(self.watchdog.stop)
-        calls = Calls(
+        self.calls = calls = Calls(
             ledger=self.ledger,
             sequencer=self.sequencer,
             handlers=self.handlers,

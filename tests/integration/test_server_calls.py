@@ -15,16 +15,6 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
-from running import (
-    LEDGER,
-    REGISTRY,
-    Running,
-    call,
-    call_bytes,
-    failure_of,
-    running_service,
-    wait_until,
-)
 
 from core.errors import LedgerStopped
 from grpc_api.limits import CallKind
@@ -42,6 +32,16 @@ from jinku.v1.registry_pb2 import (
     GetContainerResponse,
     RegisterInstitutionRequest,
     RegisterInstitutionResponse,
+)
+from running import (
+    LEDGER,
+    REGISTRY,
+    Running,
+    call,
+    call_bytes,
+    failure_of,
+    running_service,
+    wait_until,
 )
 
 REGISTER = REGISTRY + "RegisterInstitution"
