@@ -126,9 +126,18 @@ class PortalSession:
         self._close(End.FINISHED)
         self._inbox.put(_WAKE)
 
+    def fail(self, error: BaseException) -> None:
+        """End because of an error of ours: the next opening stands on what is durable."""
+        self.failure = error
+        self._close(End.FAILED)
+        with self._door.changed:
+            self._door.failed = True
+        self._tell_end(End.FAILED)
+        self._parts.on_incident(error)
+
     def _close(self, end: End) -> None:
         with self._door.changed:
-            if self.end is None or end is End.SUPERSEDED:
+            if self.end is None or end in {End.SUPERSEDED, End.FAILED}:
                 self.end = end
             self._door.changed.notify_all()
 
@@ -231,14 +240,7 @@ class PortalSession:
             while not self._step():
                 continue
         except BaseException as error:
-            self.failure = error
-            self._close(End.FAILED)
-            self._tell_end(End.FAILED)
-            with self._door.changed:
-                # Nobody waits for room that never comes; the next opening replays what is left.
-                self._door.failed = True
-                self._door.changed.notify_all()
-            self._parts.on_incident(error)
+            self.fail(error)
             return
         self._tell_end(self.end or End.FINISHED)
 
