@@ -119,11 +119,14 @@ class LoadPortal:
         handlers = Handlers(acknowledgement=self.timings.acknowledge, alarm=self.timings.alarm)
         self.client = PortalClient(channel, hello, handlers, window_max=plan.window)
         self.batches: list[ReadBatch] = []
+        self.next = 0
 
     def prepare(self) -> None:
         """Answers the newest live challenge, for every batch."""
         self.challenge = self.client.wait_challenge()
         self.batches = [self.make(pick) for pick in self.picks]
+        if not self.next and self.client.limits is not None:
+            self.next = self.client.limits.resume_sequence
 
     def make(self, pick: np.ndarray) -> ReadBatch:
         count = len(pick)
@@ -167,9 +170,9 @@ class LoadPortal:
 
     def send(self, batch: ReadBatch) -> None:
         batch.base_time_ns = time.time_ns() - SPREAD_NS
-        sent = time.monotonic()
-        sequence = self.client.send(batch)
-        self.timings.sent_at[sequence] = sent
+        # Before it goes: the answer may be here before `send` returns.
+        self.timings.sent_at[self.next] = time.monotonic()
+        self.next = self.client.send(batch) + 1
 
     def with_stranger(self, batch: ReadBatch) -> ReadBatch:
         """The batch with its last read taken by a tag that nobody registered."""

@@ -1,0 +1,1 @@
+"""What the claims say, measured: `python -m bench` writes bench/results.json."""

@@ -1,0 +1,85 @@
+"""Runs the benchmarks and writes the file of results.
+
+python -m bench                 all of them
+python -m bench native portal   some areas
+python -m bench --quick         small and short, for the tests: the figures mean nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import results
+
+HERE = Path(__file__).resolve().parent
+Measure = Callable[..., list[results.Row]]
+
+
+def load_native() -> dict[str, Measure]:
+    """The `measure` of every file in bench/native; they share a neighbour, so their folder is
+    on the path."""
+    folder = HERE / "native"
+    sys.path.insert(0, str(folder))
+    return {
+        f"native/{path.stem}": importlib.import_module(path.stem).measure
+        for path in sorted(folder.glob("bench_*.py"))
+    }
+
+
+def load_served() -> dict[str, Measure]:
+    return {
+        f"portal/{name}": importlib.import_module(f"bench.{name}").measure
+        for name in ("portal_end_to_end", "portal_alarm")
+    }
+
+
+def run(measure: Measure, quick: bool) -> list[results.Row]:
+    takes_quick = "quick" in inspect.signature(measure).parameters
+    return measure(quick=quick) if takes_quick else measure()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("areas", nargs="*", help="native, portal; none: all")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--output", type=Path, default=results.RESULTS_FILE)
+    chosen = parser.parse_args()
+    areas = {"native": load_native, "portal": load_served}
+    unknown = set(chosen.areas) - set(areas)
+    if unknown:
+        parser.error(f"no such area: {', '.join(sorted(unknown))}")
+    rows: list[results.Row] = []
+    for area in chosen.areas or areas:
+        for name, measure in areas[area]().items():
+            print(f"{name} …", flush=True)
+            measured = run(measure, chosen.quick)
+            for row in measured:
+                tell(row)
+            rows += measured
+    if chosen.areas and chosen.output.exists():
+        rows = merge(chosen.output, rows)
+    results.write(rows, chosen.output)
+    for line in results.find_missed(rows, results.load_claims()):
+        print(f"missed: {line}")
+    return 0
+
+
+def merge(path: Path, rows: list[results.Row]) -> list[results.Row]:
+    """What was measured now, and what the file has of other claims."""
+    measured = {row["id"] for row in rows}
+    return [row for row in results.read(path) if row["id"] not in measured] + rows
+
+
+def tell(row: results.Row) -> None:
+    ratio = f"  {row['ratio']:.2f} × {row['peer']}" if row["ratio"] else ""
+    print(f"  {row['id']:<28} {row['value']:>14,.6g} {row['unit']}{ratio}  {row['kernel']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Claim portal.alarm_p99: from sending the batch to the alarm at the client, many portals at once."""
+
+from __future__ import annotations
+
+from bench.portal_end_to_end import TAGS, TAGS_QUICK, two_cores
+from bench.results import Row, make_row
+from bench.served import open_portals, serve
+from jinku.load import Plan
+from jinku.load import measure as run_load
+
+CLAIM = "portal.alarm_p99"
+PORTALS, PORTALS_QUICK = 64, 4
+SECONDS, SECONDS_QUICK = 20.0, 2.0
+READS_PER_SECOND = 1_000
+BATCH_SECONDS = 0.05
+# Fewer than the service journals one by one, so that none is summed up.
+ALARM_EVERY_S = 1.0
+
+
+def measure(*, quick: bool = False) -> list[Row]:
+    count, seconds = (PORTALS_QUICK, SECONDS_QUICK) if quick else (PORTALS, SECONDS)
+    plan = Plan(
+        batch_reads=round(READS_PER_SECOND * BATCH_SECONDS),
+        seconds=seconds,
+        rate=READS_PER_SECOND,
+        alarm_every_s=ALARM_EVERY_S,
+    )
+    with (
+        two_cores(),
+        serve(TAGS_QUICK if quick else TAGS, count) as (service, tags),
+        open_portals(service, tags, plan, count) as portals,
+    ):
+        measured = run_load(portals)
+    if measured.alarms_missing or not measured.alarmed_s:
+        raise RuntimeError(f"{measured.alarms_missing} alarms did not come")
+    note = (
+        f"{count} portals × {measured.reads_per_second / count:.0f} reads/s, "
+        f"{len(measured.alarmed_s)} alarms; p50 {measured.percentile_ms('alarmed_s', 50):.1f} ms; "
+        f"batch to acknowledgement p99 {measured.percentile_ms('acknowledged_s', 99):.1f} ms"
+    )
+    return [make_row(CLAIM, measured.percentile_ms("alarmed_s", 99), "ms", note=note)]
