@@ -246,7 +246,12 @@ class _Ending:
         )
 
     def _incident(self, error: Exception) -> CallRefused:
-        incident = secrets.token_hex(8)
-        cause = error.__cause__ if isinstance(error, DecideFailed) else None
-        log.error("incident", rpc=self._rpc.name, incident=incident, exc_info=cause or error)
-        return errors.internal(incident)
+        return errors.internal(note_incident(error, self._rpc.name))
+
+
+def note_incident(error: BaseException, rpc: str = "") -> str:
+    """Logs an error that nobody expected; returns the incident id that the caller is told."""
+    incident = secrets.token_hex(8)
+    cause = error.__cause__ if isinstance(error, DecideFailed) else None
+    log.error("incident", rpc=rpc, incident=incident, exc_info=cause or error)
+    return incident

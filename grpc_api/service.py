@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+import numpy as np
 import structlog
 
 from core.directory import TagDirectory
@@ -19,14 +20,19 @@ from core.errors import SettingsError
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
 from core.ledger.tables import SERVICES
+from core.portal.challenges import ChallengeBook
+from core.portal.columns import U8
+from core.portal.desk import PortalDesk
+from core.portal.parts import Parts
 from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
 from core.realm import principal_of
 from core.sequencer import Committed, Sequencer
 from core.settings import Settings
+from jinku.type.v1.tag_pb2 import Verdict
 
 from . import errors
-from .calls import REQUEST_SECONDS_MAX, Calls, StreamDesk
+from .calls import REQUEST_SECONDS_MAX, Calls, StreamDesk, note_incident
 from .certificates import check_server_files
 from .deadlines import Watchdog
 from .founding import ledger_path, read_log_path
@@ -34,11 +40,13 @@ from .identity import Authority
 from .limits import CallKind, Gate
 from .logs import configure_logs
 from .metrics import Metrics, MetricsServer
+from .portal import PortalStreams
 from .server import Door
 from .table import build_handlers, build_rpcs, public_services
 
 log = structlog.get_logger()
 
+VERDICT_NAMES = [name.removeprefix("VERDICT_") for name in Verdict.keys()]  # noqa: SIM118
 STREAM_RPC = "jinku.v1.PortalService/Stream"
 # For what was decided before the drain's deadline to reach its callers.
 FLUSH_SECONDS = 0.2
@@ -159,6 +167,7 @@ class Service:
             profile=settings.realm.profile,
             realm=settings.realm.number,
             ledger_size=self.ledger.size,
+            count=self.replayed_batches,
             tags=len(self.directory.index),
             expires_at=expires_at.isoformat(),
         )
@@ -191,7 +200,35 @@ class Service:
         self.metrics.serving(True)
 
     def _open_streams(self, keys: RealmKeys) -> dict[str, StreamDesk]:
-        return {}
+        """The portals' desk, restored from the read log to where it stood."""
+        portal = self.settings.portal
+        challenges = ChallengeBook.of(
+            keys.challenge_key, portal.live_challenge_seconds, portal.spool_challenge_hours
+        )
+        self.desk = PortalDesk(
+            Parts(
+                ledger=self.ledger,
+                directory=self.directory,
+                sequencer=self.sequencer,
+                read_log=self.read_log,
+                challenges=challenges,
+                settings=portal,
+                principal=self.principal,
+                on_failure=self.fail,
+                on_incident=self._note_incident,
+                on_verdicts=self._count_verdicts,
+            )
+        )
+        self._opened.callback(self.desk.stop)
+        self.replayed_batches = self.desk.start()
+        return {STREAM_RPC: PortalStreams(self.desk, is_open=lambda: self.gate.is_open)}
+
+    def _note_incident(self, error: BaseException) -> None:
+        note_incident(error, STREAM_RPC)
+
+    def _count_verdicts(self, verdicts: U8) -> None:
+        counts = np.bincount(verdicts, minlength=len(VERDICT_NAMES)).tolist()
+        self.metrics.portal_reads(dict(zip(VERDICT_NAMES, counts, strict=False)))
 
     def _open_metrics(self) -> str:
         metrics = self.metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import queue
 import threading
 import time
 import urllib.request
@@ -28,11 +29,18 @@ from grpc_api.limits import CallKind
 from grpc_api.logs import configure_logs
 from grpc_api.service import STREAM_RPC
 from grpc_api.table import RpcKind, build_handlers, build_rpcs, public_services
+from jinku.type.v1.place_pb2 import Antenna
+from jinku.type.v1.tag_pb2 import AntennaSide
+from jinku.v1.portal_pb2 import Hello, StreamRequest, StreamResponse
 from jinku.v1.registry_pb2 import (
     GetContainerRequest,
     GetContainerResponse,
     RegisterInstitutionRequest,
     RegisterInstitutionResponse,
+    RegisterPortalRequest,
+    RegisterPortalResponse,
+    RegisterVaultRequest,
+    RegisterVaultResponse,
 )
 from running import (
     REGISTRY,
@@ -300,3 +308,68 @@ def test_second_service_on_the_same_port(running: Running, tmp_path: Path) -> No
     # Nothing is left open: the same realm starts on another port.
     with serving(tmp_path / "realm"):
         pass
+
+
+def open_portal(running: Running, name: str) -> grpc.Channel:
+    """A registered portal with an antenna on each side, and its channel."""
+    registrar = running.registrar()
+    for path, request, response in (
+        ("RegisterInstitution", RegisterInstitutionRequest(code="I", name="I", kind=1),
+         RegisterInstitutionResponse),
+        ("RegisterVault", RegisterVaultRequest(institution_code="I", code="V", name="V", kind=1,
+         time_zone="Asia/Shanghai"), RegisterVaultResponse),
+        ("RegisterPortal", RegisterPortalRequest(vault_code="V", name=name, antennas=[
+            Antenna(port=1, side=AntennaSide.ANTENNA_SIDE_INNER),
+            Antenna(port=2, side=AntennaSide.ANTENNA_SIDE_OUTER)]), RegisterPortalResponse),
+    ):  # fmt: skip
+        request.command_id.CopyFrom(running.command_id())  # type: ignore[attr-defined]
+        answer: Any = call(registrar, REGISTRY + path, request, response)
+        assert answer.outcome.WhichOneof("outcome") == "accepted"
+    return running.portal(name)
+
+
+def test_idle_stream_is_told_and_does_not_hold_up_the_drain(tmp_path: Path) -> None:
+    with running_service(tmp_path) as running:
+        channel = open_portal(running, "door-1")
+        hello = Hello(portal_epoch=1, antennas=[1, 2], frequencies_khz=[920_625])
+        sent: queue.Queue[bytes | None] = queue.Queue()
+        sent.put(StreamRequest(hello=hello).SerializeToString())
+        responses = channel.stream_stream(STREAM)(iter(sent.get, None), timeout=20)
+        first = StreamResponse.FromString(next(responses))
+        assert first.welcome.resume_sequence == 1
+        assert running.service.gate.count(CallKind.STREAM) == 1
+        started = time.monotonic()
+        assert running.service.drain()
+        assert time.monotonic() - started < 5
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in responses:
+                pass
+        failure = failure_of(caught.value)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        sent.put(None)
+
+
+def test_stream_of_nobody(running: Running) -> None:
+    responses = running.registrar().stream_stream(STREAM)(iter([b"\xff"]), timeout=20)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(responses)
+    failure = failure_of(caught.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_LACKS_RPC")
+
+
+def test_streams_are_limited(tmp_path: Path) -> None:
+    with running_service(tmp_path, SERVER__STREAMS_MAX="1") as running:
+        channel = open_portal(running, "door-1")
+        sent: queue.Queue[bytes | None] = queue.Queue()
+        channel.stream_stream(STREAM)(iter(sent.get, None), timeout=20)
+        wait_until(lambda: running.service.gate.count(CallKind.STREAM) == 1)
+        second = channel.stream_stream(STREAM)(iter([]), timeout=20)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(second)
+        assert failure_of(caught.value).reason == "TOO_MANY_STREAMS"
+        # Unary calls are counted apart.
+        call(
+            running.registrar(), REGISTRY + "GetContainer", GetContainerRequest(label="x"),
+            GetContainerResponse,
+        )  # fmt: skip
+        sent.put(None)
