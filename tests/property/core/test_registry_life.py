@@ -95,7 +95,8 @@ class RegistryLife(RuleBasedStateMachine):
         self.registrar = Registrar(Path(self.directory.name))
         self.registrar.accept(institution())
         self.registrar.accept(vault())
-        self.model = Model()
+        self.registrar.accept(container("K-1"))
+        self.model = Model({"K-1": []})
 
     def teardown(self) -> None:
         if hasattr(self, "registrar"):
@@ -164,4 +165,4 @@ class RegistryLife(RuleBasedStateMachine):
 
 
 TestRegistryLife = RegistryLife.TestCase
-TestRegistryLife.settings = settings(max_examples=25, stateful_step_count=30)
+TestRegistryLife.settings = settings(max_examples=60, stateful_step_count=40)
