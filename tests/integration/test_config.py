@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from core.errors import SettingsError
 from core.settings import Settings
 from grpc_api.certificates import CertificateFiles, check_server_files
 from grpc_api.config import CONFIG_VARIABLE, find_line, load_settings
+from grpc_api.metrics import Metrics
+from repository import read
 from running import found, make_ca, make_certificate, server_names, serving
 
 FILE = """\
@@ -292,3 +298,38 @@ def test_services_are_fixed_at_the_founding(tmp_path: Path) -> None:
         ),
     ):
         pytest.fail("was opened")
+
+
+# ── documentation ───────────────────────────────────────────────────────────────────────────────
+
+
+def list_settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in model.model_fields.items():
+        kind: Any = info.annotation
+        inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        is_table = isinstance(inner, type) and issubclass(inner, BaseModel)
+        if not is_table or inner is not kind:
+            yield above + name, info
+        if is_table:
+            yield from list_settings(inner, f"{above}{name}.")
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = dict(
+        re.findall(r"^\| `([a-z_.]+)` \| ([^|]+?) \|", read("docs/configuration.md"), re.MULTILINE)
+    )
+    settings = dict(list_settings(Settings))
+    assert rows.keys() == settings.keys()
+    for key, info in settings.items():
+        default = info.get_default(call_default_factory=False)
+        if info.is_required():
+            assert rows[key] == "–", key
+        elif default in {"", ()}:
+            assert rows[key] == "none", key
+        else:
+            assert rows[key].strip("`") == str(default), key
+
+
+def test_documented_metrics_are_those_there_are() -> None:
+    named = set(re.findall(r"`(jinku_[a-z_]+?)(?:_total)?`", read("docs/operations.md")))
+    assert named == {family.name for family in Metrics().registry.collect()}
