@@ -1,11 +1,14 @@
-/* AES-128 with AES-NI: eight blocks in flight, each under its own key, schedules expanded on the fly.
+/* AES-128 with AES-NI: eight blocks in flight, each under its own key, schedules expanded on the
+ * fly.
  *
- * The schedules of four keys are computed together, transposed: vector j holds word j of four keys. SubWord(RotWord())
- * of four keys is then one PSHUFB and one AESENCLAST (the shuffle also undoes ShiftRows), where AESKEYGENASSIST would
- * be slow microcode for each key alone. For decryption the same recurrence runs a second time over words that went
- * through InvMixColumns: that map is linear, so one AESIMC a round serves four keys.
+ * The schedules of four keys are computed together, transposed: vector j holds word j of four keys.
+ * SubWord(RotWord()) of four keys is then one PSHUFB and one AESENCLAST (the shuffle also undoes
+ * ShiftRows), where AESKEYGENASSIST would be slow microcode for each key alone. For decryption the
+ * same recurrence runs a second time over words that went through InvMixColumns: that map is
+ * linear, so one AESIMC a round serves four keys.
  *
- * Only these functions use instructions beyond the build's baseline; the caller has asked cpu_detect() first.
+ * Only these functions use instructions beyond the build's baseline; the caller has asked
+ * cpu_detect() first.
  */
 #include "aes_impl.h"
 
@@ -21,11 +24,18 @@ enum { LANES = 8 };
 
 typedef __m128i schedule[AES_ROUND_KEYS][LANES];
 
-INLINE __m128i load(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
-INLINE void store(uint8_t *p, __m128i x) { _mm_storeu_si128((__m128i *)(void *)p, x); }
+INLINE __m128i load(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+INLINE void store(uint8_t *p, __m128i x)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, x);
+}
 
 /* Words of four keys -> the four keys. */
-INLINE void store_keys(__m128i *keys, const __m128i *w) {
+INLINE void store_keys(__m128i *keys, const __m128i *w)
+{
     const __m128i a = _mm_unpacklo_epi32(w[0], w[1]), b = _mm_unpacklo_epi32(w[2], w[3]);
     const __m128i c = _mm_unpackhi_epi32(w[0], w[1]), d = _mm_unpackhi_epi32(w[2], w[3]);
     keys[0] = _mm_unpacklo_epi64(a, b);
@@ -34,18 +44,21 @@ INLINE void store_keys(__m128i *keys, const __m128i *w) {
     keys[3] = _mm_unpackhi_epi64(c, d);
 }
 
-/* SubWord(RotWord(w)) + constant for four words. AESENCLAST shifts rows: the word for output column c, row r is taken
- * from column c + r, so the shuffle puts byte (r + 1) mod 4 of word c there. */
-INLINE __m128i substitute_words(__m128i w, int constant) {
+/* SubWord(RotWord(w)) + constant for four words. AESENCLAST shifts rows: the word for output column
+ * c, row r is taken from column c + r, so the shuffle puts byte (r + 1) mod 4 of word c there. */
+INLINE __m128i substitute_words(__m128i w, int constant)
+{
     const __m128i order = _mm_setr_epi8(1, 14, 11, 4, 5, 2, 15, 8, 9, 6, 3, 12, 13, 10, 7, 0);
     return _mm_aesenclast_si128(_mm_shuffle_epi8(w, order), _mm_set1_epi32(constant));
 }
 
 #define EACH_ROUND(X)                                                                              \
-    X(1, 0x01) X(2, 0x02) X(3, 0x04) X(4, 0x08) X(5, 0x10) X(6, 0x20) X(7, 0x40) X(8, 0x80)        \
-    X(9, 0x1B) X(10, 0x36)
+    X(1, 0x01)                                                                                     \
+    X(2, 0x02) X(3, 0x04) X(4, 0x08) X(5, 0x10) X(6, 0x20) X(7, 0x40) X(8, 0x80) X(9, 0x1B)        \
+        X(10, 0x36)
 
-INLINE void expand(schedule keys, const uint8_t *bytes) {
+INLINE void expand(schedule keys, const uint8_t *bytes)
+{
     for (int four = 0; four < LANES; four += 4) {
         __m128i w[4];
         for (int i = 0; i < 4; i++)
@@ -63,7 +76,8 @@ INLINE void expand(schedule keys, const uint8_t *bytes) {
 }
 
 /* The schedule of the equivalent inverse cipher: InvMixColumns over the round keys 1 to 9. */
-INLINE void expand_inverse(schedule keys, const uint8_t *bytes) {
+INLINE void expand_inverse(schedule keys, const uint8_t *bytes)
+{
     for (int four = 0; four < LANES; four += 4) {
         __m128i w[4], v[4];
         for (int i = 0; i < 4; i++)
@@ -90,31 +104,39 @@ INLINE void expand_inverse(schedule keys, const uint8_t *bytes) {
 }
 
 #define EACH_LANE(statement)                                                                       \
-    _Pragma("GCC unroll 8") for (int i = 0; i < LANES; i++) { statement; }
+    _Pragma("GCC unroll 8") for (int i = 0; i < LANES; i++)                                        \
+    {                                                                                              \
+        statement;                                                                                 \
+    }
 
 /* s already holds block XOR round key 0. */
-INLINE void rounds(__m128i *s, const __m128i (*keys)[LANES]) {
+INLINE void rounds(__m128i *s, const __m128i (*keys)[LANES])
+{
     _Pragma("GCC unroll 9") for (int r = 1; r < 10; r++)
         EACH_LANE(s[i] = _mm_aesenc_si128(s[i], keys[r][i]))
-    EACH_LANE(s[i] = _mm_aesenclast_si128(s[i], keys[10][i]))
+            EACH_LANE(s[i] = _mm_aesenclast_si128(s[i], keys[10][i]))
 }
 
 /* s already holds block XOR round key 10. */
-INLINE void inverse_rounds(__m128i *s, const __m128i (*keys)[LANES]) {
+INLINE void inverse_rounds(__m128i *s, const __m128i (*keys)[LANES])
+{
     _Pragma("GCC unroll 9") for (int r = 9; r > 0; r--)
         EACH_LANE(s[i] = _mm_aesdec_si128(s[i], keys[r][i]))
-    EACH_LANE(s[i] = _mm_aesdeclast_si128(s[i], keys[0][i]))
+            EACH_LANE(s[i] = _mm_aesdeclast_si128(s[i], keys[0][i]))
 }
 
-/* CMAC's doubling: each byte shifts left and takes the top bit of the next; byte 0's goes into byte 15 as 0x87. */
-INLINE __m128i double_block(__m128i x) {
+/* CMAC's doubling: each byte shifts left and takes the top bit of the next; byte 0's goes into byte
+ * 15 as 0x87. */
+INLINE __m128i double_block(__m128i x)
+{
     const __m128i carried = _mm_cmpgt_epi8(_mm_setzero_si128(), x);
     const __m128i bits = _mm_setr_epi8(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, (char)0x87);
     return _mm_xor_si128(_mm_add_epi8(x, x),
                          _mm_and_si128(_mm_alignr_epi8(carried, carried, 1), bits));
 }
 
-static TARGET void encrypt_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out) {
+static TARGET void encrypt_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out)
+{
     __m128i s[LANES];
     expand(k, keys);
     EACH_LANE(s[i] = _mm_xor_si128(load(in + i * 16), k[0][i]))
@@ -122,7 +144,8 @@ static TARGET void encrypt_lanes(schedule k, const uint8_t *keys, const uint8_t 
     EACH_LANE(store(out + i * 16, s[i]))
 }
 
-static TARGET void decrypt_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out) {
+static TARGET void decrypt_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out)
+{
     __m128i s[LANES];
     expand_inverse(k, keys);
     EACH_LANE(s[i] = _mm_xor_si128(load(in + i * 16), k[10][i]))
@@ -131,7 +154,9 @@ static TARGET void decrypt_lanes(schedule k, const uint8_t *keys, const uint8_t 
 }
 
 /* Messages of exactly one block. */
-static TARGET void cmac_block_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out) {
+static TARGET void cmac_block_lanes(schedule k, const uint8_t *keys, const uint8_t *in,
+                                    uint8_t *out)
+{
     __m128i s[LANES];
     expand(k, keys);
     EACH_LANE(s[i] = k[0][i])
@@ -143,7 +168,8 @@ static TARGET void cmac_block_lanes(schedule k, const uint8_t *keys, const uint8
 
 /* Messages of any length, `stride` bytes apart. */
 static TARGET void cmac_lanes(schedule k, const uint8_t *keys, const uint8_t *in, size_t stride,
-                              size_t length, uint8_t *out) {
+                              size_t length, uint8_t *out)
+{
     const size_t chained = length ? (length - 1) / AES_BLOCK : 0; /* blocks before the last one */
     const size_t rest = length - chained * AES_BLOCK;
     uint8_t last[LANES][AES_BLOCK];
@@ -167,19 +193,22 @@ static TARGET void cmac_lanes(schedule k, const uint8_t *keys, const uint8_t *in
         EACH_LANE(s[i] = _mm_xor_si128(_mm_xor_si128(s[i], k[0][i]), load(at + (size_t)i * stride)))
         rounds(s, k);
     }
-    EACH_LANE(s[i] = _mm_xor_si128(_mm_xor_si128(s[i], k[0][i]),
-                                   _mm_xor_si128(load(last[i]), subkey[i])))
+    EACH_LANE(
+        s[i] = _mm_xor_si128(_mm_xor_si128(s[i], k[0][i]), _mm_xor_si128(load(last[i]), subkey[i])))
     rounds(s, k);
     EACH_LANE(store(out + i * 16, s[i]))
     cpu_wipe(subkey, sizeof subkey);
 }
 
-static TARGET void cbc_two_lanes(const struct aes_master *master, const uint8_t *blocks, uint8_t *out) {
+static TARGET void cbc_two_lanes(const struct aes_master *master, const uint8_t *blocks,
+                                 uint8_t *out)
+{
     __m128i s[LANES];
     const __m128i first = load(master->round_keys[0]), final = load(master->round_keys[10]);
     EACH_LANE(s[i] = _mm_xor_si128(load(blocks + i * 32), first))
     for (int half = 0; half < 2; half++) {
-        _Pragma("GCC unroll 9") for (int r = 1; r < 10; r++) {
+        _Pragma("GCC unroll 9") for (int r = 1; r < 10; r++)
+        {
             const __m128i key = load(master->round_keys[r]);
             EACH_LANE(s[i] = _mm_aesenc_si128(s[i], key))
         }
@@ -195,7 +224,9 @@ struct tail {
     uint8_t keys[LANES * AES_BLOCK], in[LANES * 2 * AES_BLOCK], out[LANES * AES_BLOCK];
 };
 
-static void fill_tail(struct tail *t, const uint8_t *keys, const uint8_t *in, size_t width, size_t n) {
+static void fill_tail(struct tail *t, const uint8_t *keys, const uint8_t *in, size_t width,
+                      size_t n)
+{
     memset(t, 0, sizeof *t);
     if (keys)
         memcpy(t->keys, keys, n * AES_BLOCK);
@@ -212,25 +243,29 @@ static void fill_tail(struct tail *t, const uint8_t *keys, const uint8_t *in, si
         struct tail t;                                                                             \
         fill_tail(&t, keys, in, width, n);                                                         \
         function(k, t.keys, t.in, t.out);                                                          \
-        memcpy(out, t.out, n *AES_BLOCK);                                                          \
+        memcpy(out, t.out, n * AES_BLOCK);                                                         \
         cpu_wipe(&t, sizeof t);                                                                    \
     }                                                                                              \
     cpu_wipe(k, sizeof k);
 
-static TARGET void aesni_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n) {
+static TARGET void aesni_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+{
     EACH_SET(encrypt_lanes, AES_BLOCK)
 }
 
-static TARGET void aesni_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n) {
+static TARGET void aesni_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+{
     EACH_SET(decrypt_lanes, AES_BLOCK)
 }
 
-static TARGET void cmac_block(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n) {
+static TARGET void cmac_block(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+{
     EACH_SET(cmac_block_lanes, AES_BLOCK)
 }
 
 static TARGET void aesni_cmac(const uint8_t *keys, const uint8_t *messages, size_t length,
-                              uint8_t *macs, size_t n) {
+                              uint8_t *macs, size_t n)
+{
     if (length == AES_BLOCK) {
         cmac_block(keys, messages, macs, n);
         return;
@@ -242,7 +277,8 @@ static TARGET void aesni_cmac(const uint8_t *keys, const uint8_t *messages, size
     }
     uint8_t key[LANES * AES_BLOCK], mac[LANES * AES_BLOCK];
     for (; n; n--, keys += AES_BLOCK, messages += length, macs += AES_BLOCK) {
-        /* The messages may be long: a lone row goes through all lanes by a stride of 0 instead of being copied. */
+        /* The messages may be long: a lone row goes through all lanes by a stride of 0 instead of
+         * being copied. */
         for (int i = 0; i < LANES; i++)
             memcpy(key + i * AES_BLOCK, keys, AES_BLOCK);
         cmac_lanes(k, key, messages, 0, length, mac);
@@ -252,8 +288,9 @@ static TARGET void aesni_cmac(const uint8_t *keys, const uint8_t *messages, size
     cpu_wipe(k, sizeof k);
 }
 
-static TARGET void aesni_cbc_two(const struct aes_master *master, const uint8_t *blocks, uint8_t *out,
-                                 size_t n) {
+static TARGET void aesni_cbc_two(const struct aes_master *master, const uint8_t *blocks,
+                                 uint8_t *out, size_t n)
+{
     for (; n >= LANES; n -= LANES, blocks += LANES * 32, out += LANES * AES_BLOCK)
         cbc_two_lanes(master, blocks, out);
     if (n) {

@@ -1,11 +1,14 @@
-/* AES-128 (FIPS 197) for many blocks, each with a key of its own, and AES-CMAC (RFC 4493, SP 800-38B) on top of it.
+/* AES-128 (FIPS 197) for many blocks, each with a key of its own, and AES-CMAC (RFC 4493, SP
+ * 800-38B) on top of it.
  *
- * All kernels return bit-identical results. None keeps a key schedule between calls: with another key per block,
- * expanding in registers is cheaper than fetching schedules from memory. No kernel has a look-up or a branch that
- * depends on a key or on data. Round keys on the stack are wiped once per call.
+ * All kernels return bit-identical results. None keeps a key schedule between calls: with another
+ * key per block, expanding in registers is cheaper than fetching schedules from memory. No kernel
+ * has a look-up or a branch that depends on a key or on data. Round keys on the stack are wiped
+ * once per call.
  *
- * Contract of every function: `n` may be any number, 0 included; arrays are packed, row after row, without alignment;
- * outputs may be the same array as an input of equal row width, but must not overlap otherwise.
+ * Contract of every function: `n` may be any number, 0 included; arrays are packed, row after row,
+ * without alignment; outputs may be the same array as an input of equal row width, but must not
+ * overlap otherwise.
  */
 #ifndef NATIVE_AES_IMPL_H
 #define NATIVE_AES_IMPL_H
@@ -29,8 +32,10 @@ struct aes_kernel {
     void (*encrypt)(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n);
     void (*decrypt)(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n);
     /* keys n*16, messages n*length (any length, 0 too) -> macs n*16 */
-    void (*cmac)(const uint8_t *keys, const uint8_t *messages, size_t length, uint8_t *macs, size_t n);
-    /* One key: blocks n*32 -> out n*16, out = E(E(first half) XOR second half), the CBC-MAC of two blocks. */
+    void (*cmac)(const uint8_t *keys, const uint8_t *messages, size_t length, uint8_t *macs,
+                 size_t n);
+    /* One key: blocks n*32 -> out n*16, out = E(E(first half) XOR second half), the CBC-MAC of two
+     * blocks. */
     void (*cbc_two)(const struct aes_master *master, const uint8_t *blocks, uint8_t *out, size_t n);
 };
 
@@ -42,7 +47,8 @@ extern const struct aes_kernel aes_aesni;
 void aes_master_init(struct aes_master *master, const uint8_t *key);
 
 /* kernel must be a bit that cpu_detect() sets. */
-static inline const struct aes_kernel *aes_kernel_of(int kernel) {
+static inline const struct aes_kernel *aes_kernel_of(int kernel)
+{
     return kernel == CPU_AESNI ? &aes_aesni : &aes_portable;
 }
 

@@ -1,11 +1,13 @@
 /* AES-128 in bit slices: 16 blocks at once, each under its own key, constant time on any processor.
  *
- * Layout: plane b holds bit b of every byte of all 16 blocks. A plane is four 64-bit rows (the rows of the AES state);
- * a row holds its four columns as 16-bit groups, column 0 lowest; bit k of a group belongs to block k. So ShiftRows
- * rotates a row by whole groups, MixColumns combines rows, and neither moves single bits.
+ * Layout: plane b holds bit b of every byte of all 16 blocks. A plane is four 64-bit rows (the rows
+ * of the AES state); a row holds its four columns as 16-bit groups, column 0 lowest; bit k of a
+ * group belongs to block k. So ShiftRows rotates a row by whole groups, MixColumns combines rows,
+ * and neither moves single bits.
  *
- * The S-box is the circuit of J. Boyar and R. Peralta, "A new combinational logic minimization technique with
- * applications to cryptology" (SEA 2010); its inverse is the same circuit between two inverse affine maps.
+ * The S-box is the circuit of J. Boyar and R. Peralta, "A new combinational logic minimization
+ * technique with applications to cryptology" (SEA 2010); its inverse is the same circuit between
+ * two inverse affine maps.
  */
 #include "aes_impl.h"
 
@@ -21,8 +23,10 @@ enum { LANES = AES_PORTABLE_LANES };
 #define SHUFFLE16(a, b, ...) ((pair)__builtin_shufflevector((groups)(a), (groups)(b), __VA_ARGS__))
 #define SHUFFLE8(a, b, ...) ((pair)__builtin_shufflevector((octets)(a), (octets)(b), __VA_ARGS__))
 #else
-#define SHUFFLE16(a, b, ...) ((pair)__builtin_shuffle((groups)(a), (groups)(b), (groups){__VA_ARGS__}))
-#define SHUFFLE8(a, b, ...) ((pair)__builtin_shuffle((octets)(a), (octets)(b), (octets){__VA_ARGS__}))
+#define SHUFFLE16(a, b, ...)                                                                       \
+    ((pair)__builtin_shuffle((groups)(a), (groups)(b), (groups){__VA_ARGS__}))
+#define SHUFFLE8(a, b, ...)                                                                        \
+    ((pair)__builtin_shuffle((octets)(a), (octets)(b), (octets){__VA_ARGS__}))
 #endif
 #define INTERLEAVE_LOW(a, b) SHUFFLE16(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define INTERLEAVE_HIGH(a, b) SHUFFLE16(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
@@ -65,19 +69,10 @@ typedef pair state[8][2]; /* [plane][0: rows 0 and 1, 1: rows 2 and 3] */
         x[0] = t48 ^ ~t60;                                                                         \
     } while (0)
 
-static inline void substitute(state s) {
-    for (int half = 0; half < 2; half++) {
-        pair x[8];
-        for (int b = 0; b < 8; b++)
-            x[b] = s[b][half];
-        SBOX(pair, x);
-        for (int b = 0; b < 8; b++)
-            s[b][half] = x[b];
-    }
-}
-
-/* The inverse of the S-box's affine map: XOR 0x63, then bit i becomes the sum of bits i+2, i+5 and i+7. */
-static inline void unaffine(pair *x) {
+/* The inverse of the S-box's affine map: XOR 0x63, then bit i becomes the sum of bits i+2, i+5 and
+ * i+7. */
+static inline void unaffine(pair *x)
+{
     pair y[8];
     for (int b = 0; b < 8; b++)
         y[b] = (0x63 >> b) & 1 ? ~x[b] : x[b];
@@ -85,27 +80,32 @@ static inline void unaffine(pair *x) {
         x[b] = y[(b + 2) & 7] ^ y[(b + 5) & 7] ^ y[(b + 7) & 7];
 }
 
-static inline void unsubstitute(state s) {
+static inline void substitute(state s, int inverse)
+{
     for (int half = 0; half < 2; half++) {
         pair x[8];
         for (int b = 0; b < 8; b++)
             x[b] = s[b][half];
-        unaffine(x);
+        if (inverse)
+            unaffine(x);
         SBOX(pair, x);
-        unaffine(x);
+        if (inverse)
+            unaffine(x);
         for (int b = 0; b < 8; b++)
             s[b][half] = x[b];
     }
 }
 
-static inline void shift_rows(state s) {
+static inline void shift_rows(state s)
+{
     for (int b = 0; b < 8; b++) {
         s[b][0] = SHUFFLE16(s[b][0], s[b][0], 0, 1, 2, 3, 5, 6, 7, 4);
         s[b][1] = SHUFFLE16(s[b][1], s[b][1], 2, 3, 0, 1, 7, 4, 5, 6);
     }
 }
 
-static inline void unshift_rows(state s) {
+static inline void unshift_rows(state s)
+{
     for (int b = 0; b < 8; b++) {
         s[b][0] = SHUFFLE16(s[b][0], s[b][0], 0, 1, 2, 3, 7, 4, 5, 6);
         s[b][1] = SHUFFLE16(s[b][1], s[b][1], 2, 3, 0, 1, 5, 6, 7, 4);
@@ -116,7 +116,8 @@ static inline void unshift_rows(state s) {
 #define NEXT_ROW(a, b) SHUFFLE16(a, b, 4, 5, 6, 7, 8, 9, 10, 11)
 
 /* out_r = 2(a_r + a_{r+1}) + a_{r+1} + (a_{r+2} + a_{r+3}) */
-static inline void mix_columns(state s) {
+static inline void mix_columns(state s)
+{
     state next, sum;
     for (int b = 0; b < 8; b++) {
         next[b][0] = NEXT_ROW(s[b][0], s[b][1]);
@@ -134,12 +135,13 @@ static inline void mix_columns(state s) {
 }
 
 /* The inverse matrix is MixColumns after a_r + 4(a_r + a_{r+2}). */
-static inline void unmix_columns(state s) {
+static inline void unmix_columns(state s)
+{
     pair d[8];
     for (int b = 0; b < 8; b++)
         d[b] = s[b][0] ^ s[b][1];
-    const pair four[8] = {d[6],        d[6] ^ d[7], d[0] ^ d[7], d[1] ^ d[6],
-                          d[2] ^ d[6] ^ d[7], d[3] ^ d[7], d[4],        d[5]};
+    const pair four[8] = {d[6],        d[6] ^ d[7], d[0] ^ d[7], d[1] ^ d[6], d[2] ^ d[6] ^ d[7],
+                          d[3] ^ d[7], d[4],        d[5]};
     for (int b = 0; b < 8; b++) {
         s[b][0] ^= four[b];
         s[b][1] ^= four[b];
@@ -147,7 +149,8 @@ static inline void unmix_columns(state s) {
     mix_columns(s);
 }
 
-static inline void add(state s, const pair (*key)[2]) {
+static inline void add(state s, const pair (*key)[2])
+{
     for (int b = 0; b < 8; b++) {
         s[b][0] ^= key[b][0];
         s[b][1] ^= key[b][1];
@@ -158,34 +161,38 @@ struct schedule {
     pair of[AES_ROUND_KEYS][8][2];
 };
 
-static void encrypt(state s, const struct schedule *keys) {
+static void encrypt(state s, const struct schedule *keys)
+{
     add(s, keys->of[0]);
     for (int round = 1; round < 10; round++) {
-        substitute(s);
+        substitute(s, 0);
         shift_rows(s);
         mix_columns(s);
         add(s, keys->of[round]);
     }
-    substitute(s);
+    substitute(s, 0);
     shift_rows(s);
     add(s, keys->of[10]);
 }
 
-static void decrypt(state s, const struct schedule *keys) {
+static void decrypt(state s, const struct schedule *keys)
+{
     add(s, keys->of[10]);
     for (int round = 9; round > 0; round--) {
         unshift_rows(s);
-        unsubstitute(s);
+        substitute(s, 1);
         add(s, keys->of[round]);
         unmix_columns(s);
     }
     unshift_rows(s);
-    unsubstitute(s);
+    substitute(s, 1);
     add(s, keys->of[0]);
 }
 
-/* Round key 0 is there already. Column 3 of all rows and blocks fits one word per plane, so the S-box runs once a round on words. */
-static void expand(struct schedule *keys) {
+/* Round key 0 is there already. Column 3 of all rows and blocks fits one word per plane, so the
+ * S-box runs once a round on words. */
+static void expand(struct schedule *keys)
+{
     uint64_t constant = 1;
     for (int round = 1; round < AES_ROUND_KEYS; round++) {
         uint64_t x[8];
@@ -218,7 +225,8 @@ static void expand(struct schedule *keys) {
     } while (0)
 
 /* Transposes the 8 x 8 bits that eight rows have at each byte; its own inverse. */
-static inline void transpose_bits(pair *x) {
+static inline void transpose_bits(pair *x)
+{
     const pair one = {0x5555555555555555, 0x5555555555555555};
     const pair two = {0x3333333333333333, 0x3333333333333333};
     const pair four = {0x0F0F0F0F0F0F0F0F, 0x0F0F0F0F0F0F0F0F};
@@ -231,18 +239,22 @@ static inline void transpose_bits(pair *x) {
         SWAP_BITS(x[i], x[i + 4], four, 4);
 }
 
-/* Words are taken as little-endian; a big-endian build would need a byte swap here and in unpack. */
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the slices assume a little-endian processor");
+/* Words are taken as little-endian; a big-endian build would need a byte swap here and in unpack.
+ */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the slices assume a little-endian processor");
 
 /* 16 blocks -> planes. */
-static void pack(pair (*s)[2], const uint8_t *blocks) {
+static void pack(pair (*s)[2], const uint8_t *blocks)
+{
     pair a[8], b[8];
     memcpy(a, blocks, sizeof a);
     memcpy(b, blocks + sizeof a, sizeof b);
     transpose_bits(a);
     transpose_bits(b);
     for (int i = 0; i < 8; i++) {
-        const pair low = SHUFFLE8(a[i], b[i], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        const pair low =
+            SHUFFLE8(a[i], b[i], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         const pair high =
             SHUFFLE8(a[i], b[i], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         /* Byte 4c + r becomes row r, column c. */
@@ -253,7 +265,8 @@ static void pack(pair (*s)[2], const uint8_t *blocks) {
 }
 
 /* planes -> 16 blocks. */
-static void unpack(const pair (*s)[2], uint8_t *blocks) {
+static void unpack(const pair (*s)[2], uint8_t *blocks)
+{
     pair a[8], b[8];
     for (int i = 0; i < 8; i++) {
         const pair even = INTERLEAVE_LOW(s[i][0], s[i][1]), odd = INTERLEAVE_HIGH(s[i][0], s[i][1]);
@@ -267,8 +280,10 @@ static void unpack(const pair (*s)[2], uint8_t *blocks) {
     memcpy(blocks + sizeof a, b, sizeof b);
 }
 
-/* CMAC's doubling in GF(2^128): a left shift of the big-endian block, 0x87 added where a bit falls out. */
-static void double_block(state out, const pair (*in)[2]) {
+/* CMAC's doubling in GF(2^128): a left shift of the big-endian block, 0x87 added where a bit falls
+ * out. */
+static void double_block(state out, const pair (*in)[2])
+{
     const pair low = in[7][0], high = in[7][1];
     const uint64_t carry = (low[0] & 0xFFFF) << 48; /* byte 0, moved to byte 15: row 3, column 3 */
     for (int b = 7; b > 0; b--) {
@@ -282,8 +297,10 @@ static void double_block(state out, const pair (*in)[2]) {
             out[b][1] ^= (pair){0, carry};
 }
 
-/* Copies rows of `width` bytes that are `stride` apart into a full set of lanes; absent lanes become zero. */
-static void gather(uint8_t *lanes, const uint8_t *rows, size_t stride, size_t width, size_t n) {
+/* Copies rows of `width` bytes that are `stride` apart into a full set of lanes; absent lanes
+ * become zero. */
+static void gather(uint8_t *lanes, const uint8_t *rows, size_t stride, size_t width, size_t n)
+{
     if (n < LANES || width < AES_BLOCK)
         memset(lanes, 0, (size_t)LANES * AES_BLOCK);
     for (size_t i = 0; i < n; i++)
@@ -299,44 +316,49 @@ struct workspace {
     uint8_t bytes[LANES * AES_BLOCK];
 };
 
-static void load_keys(struct workspace *w, const uint8_t *keys, size_t n) {
+static void load_keys(struct workspace *w, const uint8_t *keys, size_t n)
+{
     gather(w->bytes, keys, AES_BLOCK, AES_BLOCK, n);
     pack(w->keys.of[0], w->bytes);
     expand(&w->keys);
 }
 
-static size_t lanes_of(size_t n) { return n < LANES ? n : LANES; }
+static size_t lanes_of(size_t n)
+{
+    return n < LANES ? n : LANES;
+}
 
-static void portable_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n) {
+typedef void cipher(state s, const struct schedule *keys);
+
+static inline void each_block(cipher *work, const uint8_t *keys, const uint8_t *in, uint8_t *out,
+                              size_t n)
+{
     struct workspace w;
     for (size_t m; n; n -= m, keys += m * 16, in += m * 16, out += m * 16) {
         m = lanes_of(n);
         load_keys(&w, keys, m);
         gather(w.bytes, in, AES_BLOCK, AES_BLOCK, m);
         pack(w.s, w.bytes);
-        encrypt(w.s, &w.keys);
+        work(w.s, &w.keys);
         unpack(w.s, w.bytes);
         memcpy(out, w.bytes, m * AES_BLOCK);
     }
     cpu_wipe(&w, sizeof w);
 }
 
-static void portable_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n) {
-    struct workspace w;
-    for (size_t m; n; n -= m, keys += m * 16, in += m * 16, out += m * 16) {
-        m = lanes_of(n);
-        load_keys(&w, keys, m);
-        gather(w.bytes, in, AES_BLOCK, AES_BLOCK, m);
-        pack(w.s, w.bytes);
-        decrypt(w.s, &w.keys);
-        unpack(w.s, w.bytes);
-        memcpy(out, w.bytes, m * AES_BLOCK);
-    }
-    cpu_wipe(&w, sizeof w);
+static void portable_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+{
+    each_block(encrypt, keys, in, out, n);
 }
 
-static void portable_cmac(const uint8_t *keys, const uint8_t *messages, size_t length, uint8_t *macs,
-                          size_t n) {
+static void portable_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+{
+    each_block(decrypt, keys, in, out, n);
+}
+
+static void portable_cmac(const uint8_t *keys, const uint8_t *messages, size_t length,
+                          uint8_t *macs, size_t n)
+{
     struct workspace w;
     const size_t chained = length ? (length - 1) / AES_BLOCK : 0; /* blocks before the last one */
     const size_t rest = length - chained * AES_BLOCK;
@@ -371,7 +393,8 @@ static void portable_cmac(const uint8_t *keys, const uint8_t *messages, size_t l
 }
 
 static void portable_cbc_two(const struct aes_master *master, const uint8_t *blocks, uint8_t *out,
-                             size_t n) {
+                             size_t n)
+{
     struct workspace w;
     memcpy(&w.keys, master->planes, sizeof w.keys);
     for (size_t m; n; n -= m, blocks += m * 32, out += m * 16) {
@@ -389,13 +412,15 @@ static void portable_cbc_two(const struct aes_master *master, const uint8_t *blo
     cpu_wipe(&w, sizeof w);
 }
 
-void aes_master_init(struct aes_master *master, const uint8_t *key) {
+void aes_master_init(struct aes_master *master, const uint8_t *key)
+{
     struct workspace w;
     for (int i = 0; i < LANES; i++)
         memcpy(w.bytes + i * AES_BLOCK, key, AES_BLOCK);
     pack(w.keys.of[0], w.bytes);
     expand(&w.keys);
-    _Static_assert(sizeof w.keys == sizeof master->planes, "a schedule is eleven times eight planes");
+    _Static_assert(sizeof w.keys == sizeof master->planes,
+                   "a schedule is eleven times eight planes");
     memcpy(master->planes, &w.keys, sizeof w.keys);
     for (int round = 0; round < AES_ROUND_KEYS; round++) {
         unpack(w.keys.of[round], w.bytes);

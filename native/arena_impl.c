@@ -25,11 +25,13 @@ struct arena {
     int closed;
 };
 
-static struct vault *vault_of(const struct arena *arena) {
+static struct vault *vault_of(const struct arena *arena)
+{
     return (struct vault *)(void *)(arena->mapping + arena->page);
 }
 
-static int map_vault(struct arena *arena) {
+static int map_vault(struct arena *arena)
+{
     arena->page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t need = sizeof(struct vault) + arena->capacity * sizeof(struct arena_entry);
     const size_t inner = (need + arena->page - 1) / arena->page * arena->page;
@@ -53,7 +55,8 @@ static int map_vault(struct arena *arena) {
     return 0;
 }
 
-struct arena *arena_new(size_t capacity) {
+struct arena *arena_new(size_t capacity)
+{
     if (capacity < 1 || capacity > ARENA_CAPACITY_MAX) {
         errno = EINVAL;
         return NULL;
@@ -77,13 +80,15 @@ struct arena *arena_new(size_t capacity) {
     return arena;
 }
 
-static void wipe(struct arena *arena) {
+static void wipe(struct arena *arena)
+{
     struct vault *vault = vault_of(arena);
     cpu_wipe(vault->entries, arena->capacity * sizeof(struct arena_entry));
     vault->count = 0;
 }
 
-void arena_close(struct arena *arena) {
+void arena_close(struct arena *arena)
+{
     pthread_rwlock_wrlock(&arena->lock);
     if (!arena->closed)
         wipe(arena);
@@ -91,11 +96,13 @@ void arena_close(struct arena *arena) {
     pthread_rwlock_unlock(&arena->lock);
 }
 
-void arena_free(struct arena *arena) {
+void arena_free(struct arena *arena)
+{
     if (!arena)
         return;
     if (arena->mapping) {
-        /* Where the pages could not be locked they may be without access too, and nothing was ever in them. */
+        /* Where the pages could not be locked they may be without access too, and nothing was ever
+         * in them. */
         const size_t inner = arena->mapped - 2 * arena->page;
         if (mprotect(arena->mapping + arena->page, inner, PROT_READ | PROT_WRITE) == 0)
             wipe(arena);
@@ -105,21 +112,24 @@ void arena_free(struct arena *arena) {
     free(arena);
 }
 
-static int find(const struct vault *vault, uint32_t realm, uint32_t version) {
+static int find(const struct vault *vault, uint32_t realm, uint32_t version)
+{
     for (size_t i = 0; i < vault->count; i++)
         if (vault->entries[i].realm == realm && vault->entries[i].version == version)
             return (int)i;
     return ARENA_NOT_FOUND;
 }
 
-static int add(struct arena *arena, uint32_t realm, uint32_t version, const uint8_t *key) {
+static int add(struct arena *arena, uint32_t realm, uint32_t version, const uint8_t *key)
+{
     if (arena->closed)
         return ARENA_CLOSED;
     struct vault *vault = vault_of(arena);
     const int known = find(vault, realm, version);
     if (known >= 0)
-        return cpu_equal(vault->entries[known].master.round_keys[0], key, AES_BLOCK) ? known
-                                                                                      : ARENA_CONFLICT;
+        return cpu_equal(vault->entries[known].master.round_keys[0], key, AES_BLOCK)
+                   ? known
+                   : ARENA_CONFLICT;
     if (vault->count == arena->capacity)
         return ARENA_FULL;
     struct arena_entry *entry = &vault->entries[vault->count];
@@ -129,28 +139,32 @@ static int add(struct arena *arena, uint32_t realm, uint32_t version, const uint
     return (int)vault->count++;
 }
 
-int arena_add(struct arena *arena, uint32_t realm, uint32_t version, const uint8_t *key) {
+int arena_add(struct arena *arena, uint32_t realm, uint32_t version, const uint8_t *key)
+{
     pthread_rwlock_wrlock(&arena->lock);
     const int number = add(arena, realm, version, key);
     pthread_rwlock_unlock(&arena->lock);
     return number;
 }
 
-int arena_find(struct arena *arena, uint32_t realm, uint32_t version) {
+int arena_find(struct arena *arena, uint32_t realm, uint32_t version)
+{
     pthread_rwlock_rdlock(&arena->lock);
     const int number = arena->closed ? ARENA_CLOSED : find(vault_of(arena), realm, version);
     pthread_rwlock_unlock(&arena->lock);
     return number;
 }
 
-int arena_count(struct arena *arena) {
+int arena_count(struct arena *arena)
+{
     pthread_rwlock_rdlock(&arena->lock);
     const int count = arena->closed ? ARENA_CLOSED : (int)vault_of(arena)->count;
     pthread_rwlock_unlock(&arena->lock);
     return count;
 }
 
-int arena_enter(struct arena *arena, const struct arena_entry **entries) {
+int arena_enter(struct arena *arena, const struct arena_entry **entries)
+{
     pthread_rwlock_rdlock(&arena->lock);
     if (arena->closed) {
         pthread_rwlock_unlock(&arena->lock);
@@ -160,9 +174,13 @@ int arena_enter(struct arena *arena, const struct arena_entry **entries) {
     return (int)vault_of(arena)->count;
 }
 
-void arena_leave(struct arena *arena) { pthread_rwlock_unlock(&arena->lock); }
+void arena_leave(struct arena *arena)
+{
+    pthread_rwlock_unlock(&arena->lock);
+}
 
-int arena_disable_core_dumps(void) {
+int arena_disable_core_dumps(void)
+{
     const struct rlimit none = {0, 0};
     if (setrlimit(RLIMIT_CORE, &none))
         return -1;

@@ -30,7 +30,9 @@ def require(
         return array
     extents = ", ".join("any" if extent is None else str(extent) for extent in shape)
     comma = "," if len(shape) == 1 else ""
-    raise ValueError(f"{name}: expected a C-contiguous {wanted} array of shape ({extents}{comma}), got {given}")
+    raise ValueError(
+        f"{name}: expected a C-contiguous {wanted} array of shape ({extents}{comma}), got {given}"
+    )
 
 
 def exact_bytes(value: object, name: str, size: int) -> bytes:

@@ -4,7 +4,8 @@
 
 static const char *const kernel_names[CPU_KERNEL_COUNT] = {"portable", "aesni"};
 
-unsigned cpu_detect(void) {
+unsigned cpu_detect(void)
+{
     unsigned mask = 1u << CPU_PORTABLE;
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -15,21 +16,16 @@ unsigned cpu_detect(void) {
     return mask;
 }
 
-const char *cpu_kernel_name(int kernel) {
+const char *cpu_kernel_name(int kernel)
+{
     return kernel >= 0 && kernel < CPU_KERNEL_COUNT ? kernel_names[kernel] : NULL;
 }
 
-void cpu_wipe(void *buffer, size_t size) {
+void cpu_wipe(void *buffer, size_t size)
+{
     if (size == 0)
         return;
     memset(buffer, 0, size);
     /* The compiler must believe that somebody reads the zeros. */
     __asm__ __volatile__("" : : "r"(buffer) : "memory");
-}
-
-uint8_t cpu_equal(const uint8_t *a, const uint8_t *b, size_t size) {
-    uint32_t difference = 0;
-    for (size_t i = 0; i < size; i++)
-        difference |= (uint32_t)(a[i] ^ b[i]);
-    return (uint8_t)(((difference - 1) >> 8) & 1);
 }

@@ -32,7 +32,15 @@ EXTENSIONS: dict[str, list[str]] = {
 
 # No -march: the AES-NI file asks for its instructions function by function, so one build runs on any x86-64 and the
 # same sources compile on other processors.
-C_FLAGS: list[str] = ["-std=gnu11", "-O3", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror"]
+C_FLAGS: list[str] = [
+    "-std=gnu11",
+    "-O3",
+    "-fvisibility=hidden",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 
 # For C written here (generated C would not pass them); the sanitizer test compiles with these added.
 STRICT_C_FLAGS: list[str] = ["-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla"]

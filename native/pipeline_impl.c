@@ -7,11 +7,12 @@
 
 enum { CHUNK = 128, COUNTER_SIZE = 4, MAC_SIZE = 8, SUFFIX = 6 };
 
-_Static_assert(CHUNK % INDEX_BLOCK == 0, "a chunk is looked up in whole blocks");
-
-/* Everything about one chunk, small enough for the first-level cache. `tags` counts the reads whose evidence is worth
- * verifying; the arrays after it are in the order of their keys, `rows` says which read each one is. */
+/* Everything about one chunk, small enough for the first-level cache. `tags` counts the reads whose
+ * evidence is worth verifying; the arrays after it are in the order of their keys, `rows` says
+ * which read each one is. */
 struct work {
+    struct index_probe
+        probes[2][CHUNK]; /* of this chunk and of the next, whose slots are on their way */
     struct index_slot *slots[CHUNK];
     uint8_t outcome[CHUNK]; /* enum tam1_outcome of each read */
     size_t tags;
@@ -20,7 +21,8 @@ struct work {
     uint8_t keys[CHUNK * AES_BLOCK], in[CHUNK * AES_BLOCK], out[CHUNK * AES_BLOCK];
 };
 
-int pipeline_evidence_size(int scheme) {
+int pipeline_evidence_size(int scheme)
+{
     switch (scheme) {
     case SCHEME_NONE:
         return 0;
@@ -33,21 +35,33 @@ int pipeline_evidence_size(int scheme) {
     }
 }
 
-static uint32_t counter_of(const uint8_t *evidence) {
+static uint32_t counter_of(const uint8_t *evidence)
+{
     return (uint32_t)evidence[0] | (uint32_t)evidence[1] << 8 | (uint32_t)evidence[2] << 16 |
            (uint32_t)evidence[3] << 24;
 }
 
-static int all_zero(const uint8_t *bytes, size_t size) {
-    unsigned any = 0;
-    for (size_t i = 0; i < size; i++)
-        any |= bytes[i];
-    return any == 0;
+/* size 0, 7, 8, 12 or 16: two loads that may overlap. */
+static inline int all_zero(const uint8_t *bytes, size_t size)
+{
+    uint64_t first, last;
+    if (size == 0)
+        return 1;
+    if (size < sizeof first) {
+        uint32_t head, tail;
+        memcpy(&head, bytes, sizeof head);
+        memcpy(&tail, bytes + size - sizeof tail, sizeof tail);
+        return (head | tail) == 0;
+    }
+    memcpy(&first, bytes, sizeof first);
+    memcpy(&last, bytes + size - sizeof last, sizeof last);
+    return (first | last) == 0;
 }
 
 /* What is wrong with a read before its evidence is looked at, or 0. Nothing here is secret. */
-static inline uint8_t judge_outside(const struct pipeline_batch *b, const struct work *w, size_t keys, size_t row,
-                                    size_t i, size_t evidence_size) {
+static inline uint8_t judge_outside(const struct pipeline_batch *b, const struct work *w,
+                                    size_t keys, size_t row, size_t i, size_t evidence_size)
+{
     if (!b->known_antennas[b->antennas[row]] || b->channels[row] >= b->channel_count ||
         all_zero(b->identities + row * b->width, b->width))
         return VERDICT_MALFORMED;
@@ -61,10 +75,11 @@ static inline uint8_t judge_outside(const struct pipeline_batch *b, const struct
     return 0;
 }
 
-/* Sorts the reads without a verdict by their key (stable), so that each key's tags are derived together. `first` takes
- * where each key's tags begin. */
-static void order_by_key(const struct pipeline_batch *b, struct work *w, size_t start, size_t m, size_t keys,
-                         uint16_t *first) {
+/* Sorts the reads without a verdict by their key (stable), so that each key's tags are derived
+ * together. `first` takes where each key's tags begin. */
+static void order_by_key(const struct pipeline_batch *b, struct work *w, size_t start, size_t m,
+                         size_t keys, uint16_t *first)
+{
     memset(first, 0, (keys + 1) * sizeof *first);
     for (size_t i = 0; i < m; i++)
         if (!b->verdicts[start + i])
@@ -79,42 +94,55 @@ static void order_by_key(const struct pipeline_batch *b, struct work *w, size_t 
             w->rows[next[w->slots[i]->key]++] = (uint8_t)i;
 }
 
+static inline void fill(const struct pipeline_batch *b, struct work *w, const uint8_t *model,
+                        size_t width, size_t start, size_t from, size_t to)
+{
+    for (size_t t = from; t < to; t++)
+        an10922_fill(model, b->identities + (start + w->rows[t]) * width, width,
+                     w->padded + t * AN10922_PADDED);
+}
+
 /* The keys of the tags [from, to), which share one master. */
 static void derive(const struct pipeline_batch *b, const struct aes_kernel *aes, struct work *w,
-                   const struct arena_entry *entry, size_t start, size_t from, size_t to) {
-    /* All rows differ in the identity alone: the padded block is made once, with zeros where the identity goes. */
+                   const struct arena_entry *entry, size_t start, size_t from, size_t to)
+{
+    /* All rows differ in the identity alone: the padded block is made once, with zeros where the
+     * identity goes. */
     uint8_t input[INDEX_IDENTITY + SUFFIX] = {0}, model[AN10922_PADDED];
-    const uint8_t suffix[SUFFIX] = {(uint8_t)(entry->realm >> 24), (uint8_t)(entry->realm >> 16),
-                                    (uint8_t)(entry->realm >> 8), (uint8_t)entry->realm, 'J', 'K'};
+    const uint8_t suffix[SUFFIX] = {(uint8_t)(entry->realm >> 24),
+                                    (uint8_t)(entry->realm >> 16),
+                                    (uint8_t)(entry->realm >> 8),
+                                    (uint8_t)entry->realm,
+                                    'J',
+                                    'K'};
     memcpy(input + b->width, suffix, sizeof suffix);
     an10922_pad(&entry->master, input, b->width + SUFFIX, model);
-    for (size_t t = from; t < to; t++) {
-        const uint8_t *identity = b->identities + (start + w->rows[t]) * b->width;
-        uint8_t *padded = w->padded + t * AN10922_PADDED;
-        memcpy(padded, model, sizeof model);
-        if (b->width == INDEX_IDENTITY) {
-            /* The last byte falls into the second half, where the subkey has been added. */
-            memcpy(padded + 1, identity, INDEX_IDENTITY - 1);
-            padded[INDEX_IDENTITY] ^= identity[INDEX_IDENTITY - 1];
-        } else if (b->width == 12) {
-            memcpy(padded + 1, identity, 12);
-        } else {
-            memcpy(padded + 1, identity, b->width);
-        }
-    }
-    aes->cbc_two(&entry->master, w->padded + from * AN10922_PADDED, w->keys + from * AES_BLOCK, to - from);
+    /* A constant width makes the copy of an identity two moves. */
+    if (b->width == 12)
+        fill(b, w, model, 12, start, from, to);
+    else if (b->width == 8)
+        fill(b, w, model, 8, start, from, to);
+    else
+        fill(b, w, model, b->width, start, from, to);
+    aes->cbc_two(&entry->master, w->padded + from * AN10922_PADDED, w->keys + from * AES_BLOCK,
+                 to - from);
     cpu_wipe(model, sizeof model);
 }
 
-static void verify_tam1(const struct pipeline_batch *b, const struct aes_kernel *aes, struct work *w, size_t start) {
+static void verify_tam1(const struct pipeline_batch *b, const struct aes_kernel *aes,
+                        struct work *w, size_t start)
+{
     for (size_t t = 0; t < w->tags; t++)
-        memcpy(w->in + t * AES_BLOCK, b->evidence + (start + w->rows[t]) * TAM1_RESPONSE, AES_BLOCK);
+        memcpy(w->in + t * AES_BLOCK, b->evidence + (start + w->rows[t]) * TAM1_RESPONSE,
+               AES_BLOCK);
     aes->decrypt(w->keys, w->in, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++)
         w->outcome[w->rows[t]] = tam1_judge(w->out + t * AES_BLOCK, b->challenge);
 }
 
-static void verify_counter(const struct pipeline_batch *b, const struct aes_kernel *aes, struct work *w, size_t start) {
+static void verify_counter(const struct pipeline_batch *b, const struct aes_kernel *aes,
+                           struct work *w, size_t start)
+{
     static const uint8_t label[12] = {'J', 'K', 'C', 'M', 'A', 'C', '0', '1', 0, 0, 0, 0};
     for (size_t t = 0; t < w->tags; t++) {
         const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + MAC_SIZE);
@@ -124,13 +152,15 @@ static void verify_counter(const struct pipeline_batch *b, const struct aes_kern
     aes->cmac(w->keys, w->in, AES_BLOCK, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++) {
         const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + MAC_SIZE);
-        w->outcome[w->rows[t]] = cpu_equal(w->out + t * AES_BLOCK, evidence + COUNTER_SIZE, MAC_SIZE);
+        w->outcome[w->rows[t]] =
+            cpu_equal(w->out + t * AES_BLOCK, evidence + COUNTER_SIZE, MAC_SIZE);
     }
 }
 
 /* The verdict on a read whose evidence was verified; advances the tag's counter. */
-static inline uint8_t judge_evidence(struct pipeline_batch *b, struct index_slot *slot, uint8_t outcome,
-                                     const uint8_t *evidence) {
+static inline uint8_t judge_evidence(struct pipeline_batch *b, struct index_slot *slot,
+                                     uint8_t outcome, const uint8_t *evidence)
+{
     if (outcome == TAM1_FORGED)
         return VERDICT_BAD_EVIDENCE;
     if (outcome == TAM1_OTHER_CHALLENGE)
@@ -145,14 +175,13 @@ static inline uint8_t judge_evidence(struct pipeline_batch *b, struct index_slot
     return slot->state == INDEX_ACTIVE ? VERDICT_GENUINE : VERDICT_NOT_ACTIVE;
 }
 
-static void verify_chunk(struct pipeline_batch *b, struct work *w, const struct arena_entry *entries, size_t keys,
-                         size_t start, size_t m) {
+static void verify_chunk(struct pipeline_batch *b, struct work *w,
+                         const struct arena_entry *entries, size_t keys, size_t start, size_t m)
+{
     const struct aes_kernel *aes = aes_kernel_of(b->kernel);
     const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme);
     uint16_t first[ARENA_CAPACITY_MAX + 1];
-    for (size_t at = 0; at < m; at += INDEX_BLOCK)
-        index_find_block(b->index, b->identities + (start + at) * b->width, b->width,
-                         m - at < INDEX_BLOCK ? m - at : INDEX_BLOCK, w->slots + at);
+    index_seek_many(b->index, w->probes[start / CHUNK % 2], b->width, m, w->slots);
     for (size_t i = 0; i < m; i++)
         b->verdicts[start + i] = judge_outside(b, w, keys, start + i, i, evidence_size);
     order_by_key(b, w, start, m, keys, first);
@@ -166,14 +195,30 @@ static void verify_chunk(struct pipeline_batch *b, struct work *w, const struct 
     for (size_t i = 0; i < m; i++) {
         uint8_t *verdict = &b->verdicts[start + i];
         if (!*verdict)
-            *verdict = judge_evidence(b, w->slots[i], w->outcome[i], b->evidence + (start + i) * evidence_size);
+            *verdict = judge_evidence(b, w->slots[i], w->outcome[i],
+                                      b->evidence + (start + i) * evidence_size);
         const int placed = *verdict != VERDICT_MALFORMED && w->slots[i];
         b->numbers[start + i] = placed ? w->slots[i]->number : INDEX_NONE;
         b->counts[*verdict]++;
     }
 }
 
-int pipeline_verify(struct pipeline_batch *batch) {
+static size_t chunk_size(const struct pipeline_batch *b, size_t start)
+{
+    const size_t rest = start < b->n ? b->n - start : 0;
+    return rest < CHUNK ? rest : CHUNK;
+}
+
+static void probe(const struct pipeline_batch *b, struct work *w, size_t start)
+{
+    const size_t size = chunk_size(b, start);
+    if (size)
+        index_probe_many(b->index, b->identities + start * b->width, b->width, size,
+                         w->probes[start / CHUNK % 2]);
+}
+
+int pipeline_verify(struct pipeline_batch *batch)
+{
     const struct arena_entry *entries;
     const int keys = arena_enter(batch->arena, &entries);
     if (keys < 0)
@@ -183,9 +228,10 @@ int pipeline_verify(struct pipeline_batch *batch) {
     memset(batch->counts, 0, sizeof batch->counts);
     batch->advanced = 0;
     index_read(batch->index);
+    probe(batch, &w, 0);
     for (size_t start = 0; start < batch->n; start += CHUNK) {
-        const size_t rest = batch->n - start;
-        verify_chunk(batch, &w, entries, (size_t)keys, start, rest < CHUNK ? rest : CHUNK);
+        probe(batch, &w, start + CHUNK);
+        verify_chunk(batch, &w, entries, (size_t)keys, start, chunk_size(batch, start));
     }
     index_leave(batch->index);
     arena_leave(batch->arena);

@@ -1,17 +1,18 @@
-/* A portal's whole batch in one call: look up, derive the tag's key, verify, advance the counter, one verdict a read.
+/* A portal's whole batch in one call: look up, derive the tag's key, verify, advance the counter,
+ * one verdict a read.
  *
- * All kernels return bit-identical results. A tag's key = AN10922(arena key of the tag's slot, identity at its true
- * length || issuing realm, u32 big-endian || "JK"). Rows are judged in order, so of two equal counters in one batch the
- * first wins; of two threads exactly one does.
+ * All kernels return bit-identical results. A tag's key = AN10922(arena key of the tag's slot,
+ * identity at its true length || issuing realm, u32 big-endian || "JK"). Rows are judged in order,
+ * so of two equal counters in one batch the first wins; of two threads exactly one does.
  *
  * The first that applies is the verdict:
  *   MALFORMED     the antenna is not known, channel >= channel_count, or the identity is all zero
  *   UNKNOWN_TAG   the index has no such identity of this length
  *   NO_EVIDENCE   the batch's scheme is NONE, or the evidence is all zero
- *   BAD_EVIDENCE  the tag is registered for another scheme, its key is not in the arena, or the evidence is wrong
- *   REPLAYED      the evidence is right and answers another challenge, or its counter is not above the stored one
- *   NOT_ACTIVE    the evidence is right and the tag is frozen or retired (its counter advances)
- *   GENUINE
+ *   BAD_EVIDENCE  the tag is registered for another scheme, its key is not in the arena, or the
+ * evidence is wrong REPLAYED      the evidence is right and answers another challenge, or its
+ * counter is not above the stored one NOT_ACTIVE    the evidence is right and the tag is frozen or
+ * retired (its counter advances) GENUINE
  */
 #ifndef NATIVE_PIPELINE_IMPL_H
 #define NATIVE_PIPELINE_IMPL_H
@@ -35,8 +36,9 @@ enum pipeline_verdict {
     VERDICT_COUNT = 8,
 };
 
-/* Bytes of evidence a read carries: NONE 0; TAM1 16 (the response); COUNTER_CMAC 12: counter u32 little-endian || left 8
- * bytes of CMAC(key, "JKCMAC01" || 00000000 || counter u32 little-endian). -1: no such scheme. */
+/* Bytes of evidence a read carries: NONE 0; TAM1 16 (the response); COUNTER_CMAC 12: counter u32
+ * little-endian || left 8 bytes of CMAC(key, "JKCMAC01" || 00000000 || counter u32 little-endian).
+ * -1: no such scheme. */
 int pipeline_evidence_size(int scheme);
 
 struct pipeline_batch {
@@ -53,11 +55,12 @@ struct pipeline_batch {
     uint32_t channel_count;
     const uint8_t *challenge; /* TAM1: 10 bytes, NULL when the quoted challenge is not valid */
 
-    uint8_t *verdicts;            /* out n */
-    uint32_t *numbers;            /* out n; INDEX_NONE where MALFORMED or UNKNOWN_TAG */
-    uint32_t *advanced_numbers;   /* out n, for COUNTER_CMAC: tags whose counter advanced, in order of the rows */
-    uint32_t *advanced_counters;  /* out n: to what */
-    size_t advanced;              /* out: entries in these two */
+    uint8_t *verdicts;          /* out n */
+    uint32_t *numbers;          /* out n; INDEX_NONE where MALFORMED or UNKNOWN_TAG */
+    uint32_t *advanced_numbers; /* out n, for COUNTER_CMAC: tags whose counter advanced, in order of
+                                   the rows */
+    uint32_t *advanced_counters;    /* out n: to what */
+    size_t advanced;                /* out: entries in these two */
     uint64_t counts[VERDICT_COUNT]; /* out: reads by verdict; [0] is 0 */
 };
 

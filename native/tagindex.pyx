@@ -13,7 +13,6 @@ from native.arrays import require
 
 
 cdef extern from "tagindex_impl.h":
-    enum: INDEX_BLOCK
     uint32_t INDEX_NONE, INDEX_CAPACITY_MAX
     int INDEX_ACTIVE, INDEX_FROZEN, INDEX_RETIRED
     cdef struct index_slot:
@@ -26,19 +25,15 @@ cdef extern from "tagindex_impl.h":
     void index_write(index *index) nogil
     void index_leave(index *index) nogil
     bint index_width_ok(size_t width) nogil
-    void index_find_block(index *index, const uint8_t *identities, size_t width, size_t n, index_slot **slots) nogil
+    void index_find_many(index *index, const uint8_t *identities, size_t width, size_t n, uint32_t *numbers) nogil
     index_slot *index_find(index *index, const uint8_t *identity, size_t width) nogil
     index_slot *index_slot_of(index *index, uint32_t number) nogil
     int index_advance(index_slot *slot, uint32_t counter) nogil
-    uint32_t index_put(index *index, const uint8_t *identity, size_t width, uint8_t scheme, uint8_t state,
-                       uint8_t key) nogil
+    uint32_t index_put(index *index, const uint8_t *identity, size_t width, uint8_t scheme, uint8_t state, uint8_t k) nogil
     uint32_t index_count(const index *index) nogil
-    uint32_t index_capacity(const index *index) nogil
     uint64_t index_bytes(const index *index) nogil
 
-ACTIVE = INDEX_ACTIVE
-FROZEN = INDEX_FROZEN
-RETIRED = INDEX_RETIRED
+ACTIVE, FROZEN, RETIRED = INDEX_ACTIVE, INDEX_FROZEN, INDEX_RETIRED
 UNKNOWN = 0xFFFFFFFF
 
 
@@ -53,10 +48,10 @@ class Tag(NamedTuple):
     counter: int
 
 
-cdef int check_identity(object identity) except -1:
+cdef size_t width_of(object identity) except 0:
     if not isinstance(identity, bytes) or not index_width_ok(len(identity)):
         raise ValueError(f"identity: expected bytes of 7, 8, 12 or 16, got {identity!r}")
-    return 0
+    return len(identity)
 
 
 cdef uint64_t bounded(object value, str name, uint64_t low, uint64_t high) except? 0xFFFFFFFFFFFFFFFF:
@@ -65,11 +60,10 @@ cdef uint64_t bounded(object value, str name, uint64_t low, uint64_t high) excep
     return value
 
 
-cdef int check_identities(object identities) except -1:
+cdef object check_identities(object identities):
     require(identities, "identities", np.uint8, (None, None))
     if not index_width_ok(identities.shape[1]):
         raise ValueError(f"identities: expected rows of 7, 8, 12 or 16 bytes, got {identities.shape[1]}")
-    return 0
 
 
 @cython.final
@@ -99,9 +93,8 @@ cdef class TagIndex:
         cdef uint8_t of_state = <uint8_t>bounded(state, "state", INDEX_ACTIVE, INDEX_RETIRED)
         cdef uint8_t of_key = <uint8_t>bounded(key, "key", 0, 255)
         cdef uint32_t number
-        check_identity(identity)
+        cdef size_t width = width_of(identity)
         cdef const uint8_t *at = identity
-        cdef size_t width = len(identity)
         with nogil:  # held meanwhile: the index's write lock; the identity through its reference
             index_write(self.index)
             number = index_put(self.index, at, width, of_scheme, of_state, of_key)
@@ -117,11 +110,11 @@ cdef class TagIndex:
         """
         check_identities(identities)
         cdef size_t n = identities.shape[0], width = identities.shape[1], i
-        for name, column in (("schemes", schemes), ("states", states), ("keys", keys)):
+        for name, column in {"schemes": schemes, "states": states, "keys": keys}.items():
             require(column, name, np.uint8, (n,))
-        if n and (states.min() < INDEX_ACTIVE or states.max() > INDEX_RETIRED):
+        if n and not INDEX_ACTIVE <= states.min() <= states.max() <= INDEX_RETIRED:
             raise ValueError("states: expected ACTIVE (1), FROZEN (2) or RETIRED (3) in every row")
-        if n and schemes.min() < 1:
+        if n and not schemes.all():
             raise ValueError("schemes: expected 1 to 255 in every row")
         numbers = np.empty(n, np.uint32)
         cdef const uint8_t[:, ::1] rows = identities
@@ -143,9 +136,8 @@ cdef class TagIndex:
     def set_state(self, identity, state):
         """Change a tag's state; False if the tag is unknown."""
         cdef uint8_t of_state = <uint8_t>bounded(state, "state", INDEX_ACTIVE, INDEX_RETIRED)
-        check_identity(identity)
+        cdef size_t width = width_of(identity)
         cdef const uint8_t *at = identity
-        cdef size_t width = len(identity)
         cdef index_slot *slot
         with nogil:  # held meanwhile: the index's write lock; the identity through its reference
             index_write(self.index)
@@ -157,9 +149,8 @@ cdef class TagIndex:
 
     def get(self, identity):
         """The tag, or None."""
-        check_identity(identity)
+        cdef size_t width = width_of(identity)
         cdef const uint8_t *at = identity
-        cdef size_t width = len(identity)
         cdef index_slot *slot
         cdef index_slot copy
         with nogil:  # held meanwhile: the index's read lock; the identity through its reference
@@ -175,18 +166,16 @@ cdef class TagIndex:
     def set_counter(self, identity, counter):
         """Raise a tag's counter; False if the tag is unknown or its counter is not lower: it never goes back."""
         cdef uint32_t value = <uint32_t>bounded(counter, "counter", 0, 0xFFFFFFFF)
-        check_identity(identity)
+        cdef size_t width = width_of(identity)
         cdef const uint8_t *at = identity
-        cdef size_t width = len(identity)
         cdef index_slot *slot
         cdef bint advanced = False
         with nogil:  # held meanwhile: the index's read lock (counters are atomic); the identity through its reference
             index_read(self.index)
             slot = index_find(self.index, at, width)
-            if slot is not NULL:
-                advanced = index_advance(slot, value)
+            advanced = slot is not NULL and index_advance(slot, value)
             index_leave(self.index)
-        return bool(advanced)
+        return advanced
 
     def advance_counters(self, numbers, counters):
         """set_counter() by number, for restoring at start: numbers, counters (N,) uint32. How many were raised.
@@ -216,18 +205,11 @@ cdef class TagIndex:
         """The number of each identity, UNKNOWN (0xFFFFFFFF) where there is none: (N, W) uint8 → (N,) uint32."""
         check_identities(identities)
         cdef const uint8_t[:, ::1] rows = identities
-        cdef size_t n = identities.shape[0], width = identities.shape[1], start = 0, size, i
-        numbers = np.empty(n, np.uint32)
+        numbers = np.empty(identities.shape[0], np.uint32)
         cdef uint32_t[::1] out = numbers
-        cdef index_slot *slots[INDEX_BLOCK]
         with nogil:  # held meanwhile: the index's read lock; the buffers through their views
             index_read(self.index)
-            while start < n:
-                size = min(<size_t>INDEX_BLOCK, n - start)
-                index_find_block(self.index, &rows[start, 0], width, size, slots)
-                for i in range(size):
-                    out[start + i] = slots[i].number if slots[i] is not NULL else INDEX_NONE
-                start += size
+            index_find_many(self.index, &rows[0, 0], rows.shape[1], rows.shape[0], &out[0])
             index_leave(self.index)
         return numbers
 
@@ -249,11 +231,12 @@ cdef class TagIndex:
     @property
     def bytes_per_tag(self):
         """Bytes mapped for the table, divided by the tags in it (by 1 when empty)."""
-        index_read(self.index)
-        cdef uint64_t mapped = index_bytes(self.index)
-        cdef uint32_t count = index_count(self.index)
-        index_leave(self.index)
-        return mapped / max(count, 1)
+        cdef uint64_t mapped
+        with nogil:  # held meanwhile: the index's read lock
+            index_read(self.index)
+            mapped = index_bytes(self.index)
+            index_leave(self.index)
+        return mapped / max(len(self), 1)
 
     def __len__(self):
         cdef uint32_t count

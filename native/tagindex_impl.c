@@ -27,19 +27,22 @@ struct index {
     struct header *header;
 };
 
-static struct index_slot *slots_of(const struct header *h) {
+static struct index_slot *slots_of(const struct header *h)
+{
     return (struct index_slot *)(void *)((uint8_t *)(uintptr_t)h + h->slots_at);
 }
 
 /* The slot of each number. */
-static uint32_t *places_of(const struct header *h) {
+static uint32_t *places_of(const struct header *h)
+{
     return (uint32_t *)(void *)((uint8_t *)(uintptr_t)h + h->places_at);
 }
 
-static void *map(size_t bytes) {
+static void *map(size_t bytes)
+{
     const size_t spare = bytes >= HUGE_PAGE ? HUGE_PAGE : 0;
-    uint8_t *at =
-        mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *at = mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return NULL;
     if (spare) {
@@ -57,14 +60,16 @@ static void *map(size_t bytes) {
     return at;
 }
 
-static uint64_t mix(uint64_t x) {
+static uint64_t mix(uint64_t x)
+{
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;
     return x ^ x >> 31;
 }
 
-static struct header *new_table(uint32_t capacity, const uint64_t *seed) {
-    const uint64_t slots = (uint64_t)capacity + capacity / 4 + 1;
+static struct header *new_table(uint32_t capacity, const uint64_t *seed)
+{
+    const uint64_t slots = (uint64_t)capacity + (uint64_t)capacity * 3 / 7 + 1;
     const uint64_t places_at = LINE * 2 + slots * sizeof(struct index_slot);
     uint64_t bytes = places_at + (uint64_t)capacity * sizeof(uint32_t);
     bytes = (bytes + SMALL_PAGE - 1) / SMALL_PAGE * SMALL_PAGE;
@@ -83,7 +88,8 @@ static struct header *new_table(uint32_t capacity, const uint64_t *seed) {
     return h;
 }
 
-struct index *index_new(uint32_t capacity, uint64_t seed) {
+struct index *index_new(uint32_t capacity, uint64_t seed)
+{
     if (capacity < 1 || capacity > INDEX_CAPACITY_MAX)
         return NULL;
     struct index *index = calloc(1, sizeof *index);
@@ -106,7 +112,8 @@ struct index *index_new(uint32_t capacity, uint64_t seed) {
     return index;
 }
 
-void index_free(struct index *index) {
+void index_free(struct index *index)
+{
     if (!index)
         return;
     munmap(index->header, index->header->bytes);
@@ -114,95 +121,153 @@ void index_free(struct index *index) {
     free(index);
 }
 
-void index_read(struct index *index) { pthread_rwlock_rdlock(&index->lock); }
-void index_write(struct index *index) { pthread_rwlock_wrlock(&index->lock); }
-void index_leave(struct index *index) { pthread_rwlock_unlock(&index->lock); }
+void index_read(struct index *index)
+{
+    pthread_rwlock_rdlock(&index->lock);
+}
+void index_write(struct index *index)
+{
+    pthread_rwlock_wrlock(&index->lock);
+}
+void index_leave(struct index *index)
+{
+    pthread_rwlock_unlock(&index->lock);
+}
 
-int index_width_ok(size_t width) { return width == 7 || width == 8 || width == 12 || width == 16; }
+int index_width_ok(size_t width)
+{
+    return width == 7 || width == 8 || width == 12 || width == 16;
+}
 
-struct probe {
-    uint64_t low, high; /* the zero-padded identity */
-    uint32_t place;
-};
-
-static uint64_t multiply_fold(uint64_t a, uint64_t b) {
+static uint64_t multiply_fold(uint64_t a, uint64_t b)
+{
     const wide product = (wide)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Where probing begins. The seeds keep a stranger who chooses identities from choosing where they collide. */
-static uint32_t place_of(const struct header *h, uint64_t low, uint64_t high, size_t width) {
+/* Where probing begins. The seeds keep a stranger who chooses identities from choosing where they
+ * collide. */
+static uint32_t place_of(const struct header *h, uint64_t low, uint64_t high, size_t width)
+{
     const uint64_t once = multiply_fold(low ^ h->seed[0], high ^ h->seed[1]);
     const uint64_t hash = multiply_fold(once ^ h->seed[0], 0x9E3779B97F4A7C15u ^ (uint64_t)width);
     return (uint32_t)((wide)hash * h->slots >> 64);
 }
 
-static inline struct probe probe_of(const struct header *h, const uint8_t *identity, size_t width) {
+static inline struct index_probe probe_of(const struct header *h, const uint8_t *identity,
+                                          size_t width)
+{
     uint64_t words[2] = {0, 0};
     memcpy(words, identity, width);
-    return (struct probe){words[0], words[1], place_of(h, words[0], words[1], width)};
+    return (struct index_probe){words[0], words[1], place_of(h, words[0], words[1], width)};
 }
 
-/* The slot that holds the identity, or the empty one where it would go: some slot is always empty. */
-static inline struct index_slot *seek(const struct header *h, const struct probe *p, size_t width) {
+/* The slot that holds the identity, or the empty one where it would go: some slot is always empty.
+ */
+static inline struct index_slot *seek(const struct header *h, const struct index_probe *p,
+                                      size_t width)
+{
     struct index_slot *const slots = slots_of(h);
     for (uint32_t place = p->place;; place = place + 1 == h->slots ? 0 : place + 1) {
         uint64_t words[2];
         memcpy(words, slots[place].identity, sizeof words);
-        if (slots[place].length == 0 ||
-            (words[0] == p->low && words[1] == p->high && slots[place].length == width))
+        /* One branch for a match: three would each be guessed wrong now and then. */
+        if (((words[0] ^ p->low) | (words[1] ^ p->high) | (slots[place].length ^ width)) == 0 ||
+            slots[place].length == 0)
             return &slots[place];
     }
 }
 
-static inline void find_block(const struct header *h, const uint8_t *identities, size_t width, size_t n,
-                              struct index_slot **slots) {
-    struct probe probes[INDEX_BLOCK];
+static inline void probe_many(const struct header *h, const uint8_t *identities, size_t width,
+                              size_t n, struct index_probe *probes)
+{
     for (size_t i = 0; i < n; i++) {
         probes[i] = probe_of(h, identities + i * width, width);
-        __builtin_prefetch(&slots_of(h)[probes[i].place], 1);
+        const struct index_slot *slot = &slots_of(h)[probes[i].place];
+        __builtin_prefetch(slot, 1);
+        __builtin_prefetch(
+            slot + 1, 1); /* the next line, where the tag begins its run in the last slot of one */
     }
+}
+
+void index_probe_many(struct index *index, const uint8_t *identities, size_t width, size_t n,
+                      struct index_probe *probes)
+{
+    /* A constant width makes the copy of an identity two moves. */
+    switch (width) {
+    case 7:
+        probe_many(index->header, identities, 7, n, probes);
+        break;
+    case 8:
+        probe_many(index->header, identities, 8, n, probes);
+        break;
+    case 12:
+        probe_many(index->header, identities, 12, n, probes);
+        break;
+    default:
+        probe_many(index->header, identities, 16, n, probes);
+    }
+}
+
+void index_seek_many(struct index *index, const struct index_probe *probes, size_t width, size_t n,
+                     struct index_slot **slots)
+{
     for (size_t i = 0; i < n; i++) {
-        struct index_slot *slot = seek(h, &probes[i], width);
+        struct index_slot *slot = seek(index->header, &probes[i], width);
         slots[i] = slot->length ? slot : NULL;
     }
 }
 
-void index_find_block(struct index *index, const uint8_t *identities, size_t width, size_t n,
-                      struct index_slot **slots) {
-    /* A constant width makes the copy of an identity two moves. */
-    if (width == 12)
-        find_block(index->header, identities, 12, n, slots);
-    else if (width == 16)
-        find_block(index->header, identities, 16, n, slots);
-    else
-        find_block(index->header, identities, width, n, slots);
+struct index_slot *index_find(struct index *index, const uint8_t *identity, size_t width)
+{
+    const struct index_probe p = probe_of(index->header, identity, width);
+    struct index_slot *slot = seek(index->header, &p, width);
+    return slot->length ? slot : NULL;
 }
 
-struct index_slot *index_find(struct index *index, const uint8_t *identity, size_t width) {
-    struct index_slot *slot;
-    find_block(index->header, identity, width, 1, &slot);
-    return slot;
+void index_find_many(struct index *index, const uint8_t *identities, size_t width, size_t n,
+                     uint32_t *numbers)
+{
+    enum { BLOCK = 64 };
+    struct index_probe probes[2][BLOCK];
+    struct index_slot *slots[BLOCK];
+    size_t size = n < BLOCK ? n : BLOCK;
+    index_probe_many(index, identities, width, size, probes[0]);
+    for (size_t turn = 0; n; turn ^= 1) {
+        const size_t after = n - size < BLOCK ? n - size : BLOCK;
+        identities += size * width;
+        index_probe_many(index, identities, width, after, probes[turn ^ 1]);
+        index_seek_many(index, probes[turn], width, size, slots);
+        for (size_t i = 0; i < size; i++)
+            *numbers++ = slots[i] ? slots[i]->number : INDEX_NONE;
+        n -= size;
+        size = after;
+    }
 }
 
-struct index_slot *index_slot_of(struct index *index, uint32_t number) {
+struct index_slot *index_slot_of(struct index *index, uint32_t number)
+{
     const struct header *h = index->header;
     return number < h->count ? &slots_of(h)[places_of(h)[number]] : NULL;
 }
 
-int index_advance(struct index_slot *slot, uint32_t counter) {
+int index_advance(struct index_slot *slot, uint32_t counter)
+{
     uint32_t seen = __atomic_load_n(&slot->counter, __ATOMIC_RELAXED);
     while (counter > seen)
-        if (__atomic_compare_exchange_n(&slot->counter, &seen, counter, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&slot->counter, &seen, counter, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED))
             return 1;
     return 0;
 }
 
 /* Moves all tags, in the order of their numbers, into a table a quarter larger. */
-static int grow(struct index *index) {
+static int grow(struct index *index)
+{
     struct header *old = index->header;
     const uint64_t capacity = (uint64_t)old->capacity + old->capacity / 4 + 1;
-    struct header *h = capacity <= INDEX_CAPACITY_MAX ? new_table((uint32_t)capacity, old->seed) : NULL;
+    struct header *h =
+        capacity <= INDEX_CAPACITY_MAX ? new_table((uint32_t)capacity, old->seed) : NULL;
     if (!h)
         return 0;
     struct index_slot *const from = slots_of(old);
@@ -211,9 +276,9 @@ static int grow(struct index *index) {
         if (number + AHEAD < old->count)
             __builtin_prefetch(&from[places_of(old)[number + AHEAD]]);
         const struct index_slot *tag = &from[places_of(old)[number]];
-        const struct probe p = probe_of(h, tag->identity, INDEX_IDENTITY);
+        const struct index_probe p = probe_of(h, tag->identity, INDEX_IDENTITY);
         const uint32_t start = place_of(h, p.low, p.high, tag->length);
-        const struct probe at = {p.low, p.high, start};
+        const struct index_probe at = {p.low, p.high, start};
         struct index_slot *to = seek(h, &at, tag->length);
         *to = *tag;
         places_of(h)[number] = (uint32_t)(to - slots_of(h));
@@ -225,8 +290,9 @@ static int grow(struct index *index) {
 }
 
 uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
-                   uint8_t state, uint8_t key) {
-    struct probe p = probe_of(index->header, identity, width);
+                   uint8_t state, uint8_t key)
+{
+    struct index_probe p = probe_of(index->header, identity, width);
     struct index_slot *slot = seek(index->header, &p, width);
     if (!slot->length) {
         if (index->header->count == index->header->capacity) {
@@ -247,6 +313,15 @@ uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, u
     return slot->number;
 }
 
-uint32_t index_count(const struct index *index) { return index->header->count; }
-uint32_t index_capacity(const struct index *index) { return index->header->capacity; }
-uint64_t index_bytes(const struct index *index) { return index->header->bytes; }
+uint32_t index_count(const struct index *index)
+{
+    return index->header->count;
+}
+uint32_t index_capacity(const struct index *index)
+{
+    return index->header->capacity;
+}
+uint64_t index_bytes(const struct index *index)
+{
+    return index->header->bytes;
+}

@@ -1,9 +1,11 @@
-/* The tag index: a hash table of fixed 32-byte slots in one anonymous mapping that holds offsets, no pointers.
+/* The tag index: a hash table of fixed 32-byte slots in one anonymous mapping that holds offsets,
+ * no pointers.
  *
- * Tags get dense numbers 0, 1, 2 .. as they are inserted and are never removed. Linear probing under a keyed hash;
- * any number of slots; at most 4/5 full, then grown by a quarter, so that a table that has grown costs at most 60 bytes
- * per tag. Identities of different length are different. Callers hold the lock: index_read for what reads slots or
- * advances counters (atomic, many threads at once), index_write for what inserts or changes a state.
+ * Tags get dense numbers 0, 1, 2 .. as they are inserted and are never removed. Linear probing
+ * under a keyed hash; any number of slots; at most 7/10 full, then grown by a quarter, so that a
+ * table that has grown costs 50 to 63 bytes per tag. Identities of different length are different.
+ * Callers hold the lock: index_read for what reads slots or advances counters (atomic, many threads
+ * at once), index_write for what inserts or changes a state.
  */
 #ifndef NATIVE_TAGINDEX_IMPL_H
 #define NATIVE_TAGINDEX_IMPL_H
@@ -11,9 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { INDEX_IDENTITY = 16, INDEX_BLOCK = 32 };
+enum { INDEX_IDENTITY = 16 };
 #define INDEX_NONE 0xFFFFFFFFu
-#define INDEX_CAPACITY_MAX 0xC0000000u
+#define INDEX_CAPACITY_MAX 0xB0000000u
 
 enum index_state { INDEX_ACTIVE = 1, INDEX_FROZEN = 2, INDEX_RETIRED = 3 };
 
@@ -28,10 +30,9 @@ struct index_slot {
 
 struct index;
 
-/* A new index that takes `capacity` tags before it grows; NULL when memory is refused. index_free frees it (NULL too). */
+/* A new index that takes `capacity` tags before it grows; NULL when memory is refused. */
 struct index *index_new(uint32_t capacity, uint64_t seed);
-void index_free(struct index *index);
-
+void index_free(struct index *index); /* NULL is allowed */
 void index_read(struct index *index);
 void index_write(struct index *index);
 void index_leave(struct index *index);
@@ -39,23 +40,34 @@ void index_leave(struct index *index);
 /* Width is 7, 8, 12 or 16 in every call below: index_width_ok(width). */
 int index_width_ok(size_t width);
 
-/* Read lock. n <= INDEX_BLOCK identities of `width` bytes, packed -> slots n, NULL for unknown. Slots are fetched ahead
- * of their use and stay where they are until the lock is left. */
-void index_find_block(struct index *index, const uint8_t *identities, size_t width, size_t n,
-                      struct index_slot **slots);
+/* Where the search for an identity begins; valid until the lock is left. */
+struct index_probe {
+    uint64_t low, high; /* the zero-padded identity */
+    uint32_t place;
+};
 
-/* Read lock. The slot of one identity, or NULL. */
+/* Read lock. A look-up in two steps, so that memory is fetched while other work is done: n packed
+ * identities -> probes, whose slots are prefetched; later, probes -> slots, NULL for unknown. Slots
+ * stay until the lock is left. */
+void index_probe_many(struct index *index, const uint8_t *identities, size_t width, size_t n,
+                      struct index_probe *probes);
+void index_seek_many(struct index *index, const struct index_probe *probes, size_t width, size_t n,
+                     struct index_slot **slots);
+
+/* Read lock. n packed identities -> numbers, INDEX_NONE for unknown. */
+void index_find_many(struct index *index, const uint8_t *identities, size_t width, size_t n,
+                     uint32_t *numbers);
+
+/* Read lock. The slot of one identity; the slot of a number; NULL if there is none. */
 struct index_slot *index_find(struct index *index, const uint8_t *identity, size_t width);
-
-/* Read lock. The slot of a number, or NULL. */
 struct index_slot *index_slot_of(struct index *index, uint32_t number);
 
-/* Read lock. Raises the slot's counter to `counter` if that is greater. 1 if this call did; of several threads with
- * equal counters exactly one gets 1. */
+/* Read lock. Raises the slot's counter to `counter` if that is greater. 1 if this call did; of
+ * several threads with equal counters exactly one gets 1. */
 int index_advance(struct index_slot *slot, uint32_t counter);
 
-/* Write lock. Inserts, or replaces scheme, state and key and keeps counter and number. The number, or INDEX_NONE when
- * memory or numbers are used up (then nothing changed). */
+/* Write lock. Inserts, or replaces scheme, state and key and keeps counter and number. The number,
+ * or INDEX_NONE when memory or numbers are used up (then nothing changed). */
 uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
                    uint8_t state, uint8_t key);
 

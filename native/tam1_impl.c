@@ -4,16 +4,9 @@
 
 enum { CHUNK = 64 };
 
-uint8_t tam1_judge(const uint8_t *decrypted, const uint8_t *challenge) {
-    static const uint8_t constant[2] = {0x96, 0xC5};
-    const uint8_t known = cpu_equal(decrypted, constant, sizeof constant);
-    const uint8_t fresh = challenge ? cpu_equal(decrypted + 6, challenge, TAM1_CHALLENGE) : 0;
-    /* 0 unless known; then 1 if fresh, else 2. */
-    return (uint8_t)(known * (TAM1_OTHER_CHALLENGE - fresh));
-}
-
 void tam1_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges, size_t stride,
-                      const uint8_t *responses, uint8_t *outcomes, size_t n) {
+                      const uint8_t *responses, uint8_t *outcomes, size_t n)
+{
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     uint8_t decrypted[CHUNK * AES_BLOCK];
     for (size_t m; n; n -= m) {

@@ -27,7 +27,8 @@ struct tracks {
     uint64_t overflow;
 };
 
-struct tracks *tracks_new(uint32_t capacity) {
+struct tracks *tracks_new(uint32_t capacity)
+{
     if (capacity < 1 || capacity > TRACKS_CAPACITY_MAX)
         return NULL;
     struct tracks *t = calloc(1, sizeof *t);
@@ -45,7 +46,8 @@ struct tracks *tracks_new(uint32_t capacity) {
     return t;
 }
 
-void tracks_free(struct tracks *t) {
+void tracks_free(struct tracks *t)
+{
     if (!t)
         return;
     free(t->tracks);
@@ -53,29 +55,31 @@ void tracks_free(struct tracks *t) {
     free(t);
 }
 
-/* The place of a number's track, or the free place where it would go. Numbers are dense and given out by the server, so
- * a plain multiplicative hash does. */
-static uint32_t *place_of(const struct tracks *t, uint32_t number) {
+/* The place of a number's track, or the free place where it would go. Numbers are dense and given
+ * out by the server, so a plain multiplicative hash does. */
+static uint32_t *place_of(const struct tracks *t, uint32_t number)
+{
     const uint32_t hash = number * 0x9E3779B1u;
-    for (uint32_t at = (uint32_t)((uint64_t)hash * t->slots >> 32);; at = at + 1 == t->slots ? 0 : at + 1)
+    for (uint32_t at = (uint32_t)((uint64_t)hash * t->slots >> 32);;
+         at = at + 1 == t->slots ? 0 : at + 1)
         if (t->places[at] == FREE || t->tracks[t->places[at]].number == number)
             return &t->places[at];
 }
 
 /* A new track, or NULL when all are taken. */
-static struct track *open_track(struct tracks *t, uint32_t *place, uint32_t number, int64_t time) {
+static struct track *open_track(struct tracks *t, uint32_t *place, uint32_t number, int64_t time)
+{
     if (t->count == t->capacity)
         return NULL;
     *place = t->count++;
     struct track *track = &t->tracks[*place];
-    *track = (struct track){.number = number,
-                            .first_ns = time,
-                            .last_ns = time,
-                            .peak = {NO_PEAK, NO_PEAK, NO_PEAK}};
+    *track = (struct track){
+        .number = number, .first_ns = time, .last_ns = time, .peak = {NO_PEAK, NO_PEAK, NO_PEAK}};
     return track;
 }
 
-static void add_read(struct track *track, int64_t time, uint8_t side, int16_t rssi) {
+static void add_read(struct track *track, int64_t time, uint8_t side, int16_t rssi)
+{
     if (time < track->first_ns)
         track->first_ns = time;
     if (time > track->last_ns)
@@ -98,7 +102,8 @@ static void add_read(struct track *track, int64_t time, uint8_t side, int16_t rs
 
 size_t tracks_update(struct tracks *t, size_t n, const uint32_t *numbers, const uint8_t *verdicts,
                      const uint8_t *antennas, const uint8_t *sides, const int16_t *rssi_cdbm,
-                     const uint32_t *time_us, int64_t base_time_ns, uint32_t *first_seen) {
+                     const uint32_t *time_us, int64_t base_time_ns, uint32_t *first_seen)
+{
     size_t opened = 0;
     for (size_t i = 0; i < n; i++) {
         if (verdicts[i] != GENUINE)
@@ -121,18 +126,21 @@ size_t tracks_update(struct tracks *t, size_t n, const uint32_t *numbers, const 
     return opened;
 }
 
-size_t tracks_quiet(const struct tracks *t, int64_t quiet_before_ns) {
+size_t tracks_quiet(const struct tracks *t, int64_t quiet_before_ns)
+{
     size_t quiet = 0;
     for (uint32_t i = 0; i < t->count; i++)
         quiet += t->tracks[i].last_ns < quiet_before_ns;
     return quiet;
 }
 
-static int64_t mean_ns(const struct track *track, int side) {
+static int64_t mean_ns(const struct track *track, int side)
+{
     return track->reads[side] ? (int64_t)(track->sum[side] / track->reads[side]) : 0;
 }
 
-static void write_row(struct track_row *row, const struct track *track) {
+static void write_row(struct track_row *row, const struct track *track)
+{
     *row = (struct track_row){
         .first_ns = track->first_ns,
         .last_ns = track->last_ns,
@@ -148,7 +156,8 @@ static void write_row(struct track_row *row, const struct track *track) {
     };
 }
 
-void tracks_finish(struct tracks *t, int64_t quiet_before_ns, struct track_row *rows) {
+void tracks_finish(struct tracks *t, int64_t quiet_before_ns, struct track_row *rows)
+{
     uint32_t kept = 0;
     for (uint32_t i = 0; i < t->count; i++) {
         if (t->tracks[i].last_ns < quiet_before_ns)
@@ -167,5 +176,11 @@ void tracks_finish(struct tracks *t, int64_t quiet_before_ns, struct track_row *
     }
 }
 
-uint32_t tracks_count(const struct tracks *t) { return t->count; }
-uint64_t tracks_overflow(const struct tracks *t) { return t->overflow; }
+uint32_t tracks_count(const struct tracks *t)
+{
+    return t->count;
+}
+uint64_t tracks_overflow(const struct tracks *t)
+{
+    return t->overflow;
+}

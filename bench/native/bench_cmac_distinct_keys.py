@@ -12,9 +12,9 @@ from Crypto.Hash import CMAC as PYCRYPTODOME_CMAC
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.cmac import CMAC
+from peers import PEER_ROWS, TAGS, Bytes, median_seconds, one_core, openssl_evp, random_rows, result
 
 from native import an10922, cmac, cpu
-from peers import PEER_ROWS, TAGS, Bytes, median_seconds, one_core, openssl_evp, random_rows, result
 
 DISTINCT, DIVERSIFIED = "native.cmac_distinct_keys", "native.cmac_diversified"
 
@@ -48,16 +48,29 @@ def measure() -> list[dict[str, Any]]:
     keys, messages, macs = shuffled_tags()
     rows = []
     with one_core():
-        few = [row.tobytes() for row in keys[:PEER_ROWS]], [row.tobytes() for row in messages[:PEER_ROWS]]
+        few = (
+            [row.tobytes() for row in keys[:PEER_ROWS]],
+            [row.tobytes() for row in messages[:PEER_ROWS]],
+        )
         tenth = few[0][: PEER_ROWS // 10], few[1][: PEER_ROWS // 10]
         evp, version = openssl_evp("cmac", keys, messages)
         peers = [
-            ("cryptography", PEER_ROWS / median_seconds(lambda: cryptography_loop(*few), 7), backend.openssl_version_text()),
-            ("pycryptodome", PEER_ROWS / 10 / median_seconds(lambda: pycryptodome_loop(*tenth), 7), ""),
+            (
+                "cryptography",
+                PEER_ROWS / median_seconds(lambda: cryptography_loop(*few), 7),
+                backend.openssl_version_text(),
+            ),
+            (
+                "pycryptodome",
+                PEER_ROWS / 10 / median_seconds(lambda: pycryptodome_loop(*tenth), 7),
+                "",
+            ),
             ("openssl_evp", evp, version),
         ]
         for kernel in cpu.available():
-            seconds = median_seconds(lambda k=kernel: cmac.verify_many(keys, messages, macs, kernel=k))
+            seconds = median_seconds(
+                lambda k=kernel: cmac.verify_many(keys, messages, macs, kernel=k)
+            )
             for peer, value, note in peers:
                 known = (peer, value) if value else None
                 rows.append(result(DISTINCT, TAGS / seconds, "tags/s", kernel, note, known))
@@ -65,7 +78,9 @@ def measure() -> list[dict[str, Any]]:
         derived = an10922.derive_many(master, inputs)
         right = cmac.cmac_many(derived, messages)
         for kernel in cpu.available():
-            seconds = median_seconds(lambda k=kernel: diversified(master, inputs, messages, right, k))
+            seconds = median_seconds(
+                lambda k=kernel: diversified(master, inputs, messages, right, k)
+            )
             rows.append(result(DIVERSIFIED, TAGS / seconds, "tags/s", kernel, "18-byte inputs"))
     return rows
 

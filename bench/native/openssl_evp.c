@@ -1,4 +1,5 @@
-/* The peer: OpenSSL's EVP interface, re-keyed for every row, as a careful C programmer would use it.
+/* The peer: OpenSSL's EVP interface, re-keyed for every row, as a careful C programmer would use
+ * it.
  *
  *   openssl_evp cmac|tam1 FILE COUNT     FILE: COUNT keys of 16 bytes, then COUNT blocks of 16
  *
@@ -30,7 +31,8 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static unsigned cmac_pass(EVP_MAC_CTX *ctx, const unsigned char *keys, const unsigned char *blocks, size_t n)
+static unsigned cmac_pass(EVP_MAC_CTX *ctx, const unsigned char *keys, const unsigned char *blocks,
+                          size_t n)
 {
     unsigned char mac[BLOCK];
     size_t size;
@@ -44,7 +46,8 @@ static unsigned cmac_pass(EVP_MAC_CTX *ctx, const unsigned char *keys, const uns
     return sum;
 }
 
-static unsigned tam1_pass(EVP_CIPHER_CTX *ctx, const unsigned char *keys, const unsigned char *blocks, size_t n)
+static unsigned tam1_pass(EVP_CIPHER_CTX *ctx, const unsigned char *keys,
+                          const unsigned char *blocks, size_t n)
 {
     unsigned char plain[BLOCK];
     int size;

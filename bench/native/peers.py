@@ -86,13 +86,18 @@ def openssl_evp(work: str, keys: Bytes, blocks: Bytes) -> tuple[float, str]:
         program, data = Path(folder, "peer"), Path(folder, "data")
         source = Path(__file__).with_name("openssl_evp.c")
         built = subprocess.run(
-            [compiler, "-O3", str(source), "-o", str(program), "-lcrypto"], capture_output=True, check=False
+            [compiler, "-O3", str(source), "-o", str(program), "-lcrypto"],
+            capture_output=True,
+            check=False,
         )
         if built.returncode:
             return 0.0, "openssl_evp skipped: needs the Debian package libssl-dev"
         data.write_bytes(keys.tobytes() + blocks.tobytes())
         printed = subprocess.run(
-            [str(program), work, str(data), str(len(keys))], capture_output=True, text=True, check=True
+            [str(program), work, str(data), str(len(keys))],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     version, *seconds = printed.stdout.splitlines()
     return len(keys) / statistics.median(map(float, seconds)), version

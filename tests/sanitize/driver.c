@@ -1,8 +1,10 @@
-/* Runs every C entry of native/ under the sanitizers: the vectors on standard input, then pseudo-random work in buffers
- * of exactly the promised size, so that one byte too far is seen. Exits with 0, or says what was wrong.
+/* Runs every C entry of native/ under the sanitizers: the vectors on standard input, then
+ * pseudo-random work in buffers of exactly the promised size, so that one byte too far is seen.
+ * Exits with 0, or says what was wrong.
  *
  * A line of input is a kind and its fields in hexadecimal, "-" for an empty one:
- *   cmac key message mac | an10922 master input key | tam1 key challenge response | aes_128 key plaintext ciphertext
+ *   cmac key message mac | an10922 master input key | tam1 key challenge response | aes_128 key
+ * plaintext ciphertext
  */
 #include <errno.h>
 #include <pthread.h>
@@ -135,7 +137,8 @@ static void check_same(const uint8_t *a, const uint8_t *b, size_t size)
 
 static void bulk_round(size_t n, size_t length)
 {
-    uint8_t *keys = random_bytes(n * 16), *in = random_bytes(n * 16), *text = random_bytes(n * length);
+    uint8_t *keys = random_bytes(n * 16), *in = random_bytes(n * 16),
+            *text = random_bytes(n * length);
     uint8_t *pairs = random_bytes(n * 32), *first[4] = {0}, *master_key = random_bytes(16);
     struct aes_master *master = exactly(sizeof *master);
     aes_master_init(master, master_key);
@@ -258,8 +261,9 @@ static void put_tags(struct index *index, const uint8_t *identities, size_t widt
     }
 }
 
-static struct pipeline_batch random_batch(struct index *index, struct arena *arena, const uint8_t *tags,
-                                          size_t width, size_t tag_count, size_t n, int scheme)
+static struct pipeline_batch random_batch(struct index *index, struct arena *arena,
+                                          const uint8_t *tags, size_t width, size_t tag_count,
+                                          size_t n, int scheme)
 {
     const size_t evidence = (size_t)pipeline_evidence_size(scheme);
     uint8_t *identities = exactly(n * width);
@@ -345,7 +349,8 @@ static void check_pipeline(void)
     }
     arena_close(arena);
     struct index *index = index_new(1, 1);
-    struct pipeline_batch batch = {.index = index, .arena = arena, .width = 7, .scheme = SCHEME_NONE};
+    struct pipeline_batch batch = {
+        .index = index, .arena = arena, .width = 7, .scheme = SCHEME_NONE};
     CHECK(pipeline_verify(&batch) == ARENA_CLOSED);
     index_free(index);
     arena_free(arena);
@@ -373,8 +378,8 @@ static void check_tracks(void)
             verdicts[i] = (uint8_t)(1 + below(4) / 3);
         }
         const uint32_t before = tracks_count(tracks);
-        const size_t opened = tracks_update(tracks, n, numbers, verdicts, antennas, sides, rssi, times,
-                                            TRACKS_BASE_MAX - below(1000), first);
+        const size_t opened = tracks_update(tracks, n, numbers, verdicts, antennas, sides, rssi,
+                                            times, TRACKS_BASE_MAX - below(1000), first);
         CHECK(tracks_count(tracks) == before + opened && tracks_count(tracks) <= 50);
         const int64_t quiet = TRACKS_BASE_MAX + (int64_t)below(4000000) * 1000000;
         const size_t done = tracks_quiet(tracks, quiet);
@@ -396,7 +401,8 @@ static void check_tracks(void)
 
 int main(void)
 {
-    CHECK(strcmp(cpu_kernel_name(0), "portable") == 0 && !cpu_kernel_name(99) && !cpu_kernel_name(-1));
+    CHECK(strcmp(cpu_kernel_name(0), "portable") == 0 && !cpu_kernel_name(99) &&
+          !cpu_kernel_name(-1));
     check_vectors();
     check_bulk();
     check_arena();

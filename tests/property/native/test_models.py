@@ -33,7 +33,9 @@ identities = st.builds(
 )
 values = st.integers(0, 255)
 put = st.tuples(st.just("put"), identities, st.integers(1, 255), st.integers(1, 3), values)
-put_block = st.tuples(st.just("put_block"), st.sampled_from(WIDTHS), st.integers(0, 2**32), st.integers(0, 60))
+put_block = st.tuples(
+    st.just("put_block"), st.sampled_from(WIDTHS), st.integers(0, 2**32), st.integers(0, 60)
+)
 set_state = st.tuples(st.just("set_state"), identities, st.integers(1, 3))
 set_counter = st.tuples(st.just("set_counter"), identities, st.integers(0, 2**32 - 1))
 
@@ -81,7 +83,9 @@ def test_tag_index_is_a_dict(capacity: int, seed: int, steps: list[tuple[Any, ..
     for width in WIDTHS:
         asked = [identity for identity in model if len(identity) == width] + [b"\xfe" * width]
         found = index.find_many(np.frombuffer(b"".join(asked), np.uint8).reshape(-1, width))
-        assert found.tolist() == [model[row].number if row in model else 0xFFFFFFFF for row in asked]
+        assert found.tolist() == [
+            model[row].number if row in model else 0xFFFFFFFF for row in asked
+        ]
 
 
 read = st.fixed_dictionaries(
@@ -104,7 +108,11 @@ batch = st.fixed_dictionaries(
     }
 )
 registered = st.lists(
-    st.tuples(st.sampled_from([TAM1, COUNTER_CMAC, COUNTER_CMAC, NONE]), st.integers(1, 3), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from([TAM1, COUNTER_CMAC, COUNTER_CMAC, NONE]),
+        st.integers(1, 3),
+        st.integers(0, 3),
+    ),
     min_size=10,
     max_size=10,
 )
@@ -124,10 +132,11 @@ def evidence_of(portal: Portal, scheme: int, identity: bytes, wanted: dict[str, 
     key = tag_key(master, identity, realm)
     if scheme == NONE:
         return b""
-    if scheme == TAM1:
-        evidence = tam1_response(key, wanted["challenge"])
-    else:
-        evidence = counter_evidence(key, wanted["counter"])
+    evidence = (
+        tam1_response(key, wanted["challenge"])
+        if scheme == TAM1
+        else counter_evidence(key, wanted["counter"])
+    )
     if wanted["kind"] == "flip":
         bit = wanted["flip"] % (size * 8)
         evidence = (int.from_bytes(evidence, "little") ^ 1 << bit).to_bytes(size, "little")
@@ -155,10 +164,17 @@ def test_pipeline_judges_as_the_model_does(
         scheme, reads = step["scheme"], step["reads"]
         challenge = step["challenge"] if scheme == TAM1 else None
         rows = [names[wanted["tag"]] for wanted in reads]
-        evidence = [evidence_of(portal, scheme, row, wanted) for row, wanted in zip(rows, reads, strict=True)]
+        evidence = [
+            evidence_of(portal, scheme, row, wanted)
+            for row, wanted in zip(rows, reads, strict=True)
+        ]
         expected = [
             portal.judge(
-                scheme, row, proof, challenge, placed=wanted["antenna"] < 8 and wanted["channel"] < 5
+                scheme,
+                row,
+                proof,
+                challenge,
+                placed=wanted["antenna"] < 8 and wanted["channel"] < 5,
             )
             for row, proof, wanted in zip(rows, evidence, reads, strict=True)
         ]
@@ -168,7 +184,9 @@ def test_pipeline_judges_as_the_model_does(
                 arena,
                 scheme,
                 np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), width),
-                np.frombuffer(b"".join(evidence), np.uint8).reshape(len(rows), evidence_size(scheme)),
+                np.frombuffer(b"".join(evidence), np.uint8).reshape(
+                    len(rows), evidence_size(scheme)
+                ),
                 np.array([wanted["antenna"] for wanted in reads], np.uint8),
                 known,
                 np.array([wanted["channel"] for wanted in reads], np.uint8),
@@ -179,7 +197,9 @@ def test_pipeline_judges_as_the_model_does(
             assert result.verdicts.tolist() == [verdict for verdict, _, _ in expected]
             assert result.numbers.tolist() == [number for _, number, _ in expected]
             advanced = [pair for _, _, pair in expected if pair]
-            pairs = zip(result.advanced_numbers.tolist(), result.advanced_counters.tolist(), strict=True)
+            pairs = zip(
+                result.advanced_numbers.tolist(), result.advanced_counters.tolist(), strict=True
+            )
             assert list(pairs) == advanced
             verdicts = [verdict for verdict, _, _ in expected]
             assert result.counts.tolist() == [verdicts.count(verdict) for verdict in range(8)]
@@ -191,9 +211,15 @@ def test_pipeline_judges_as_the_model_does(
 
 
 track_read = st.tuples(
-    st.integers(0, 6), st.integers(1, 2), st.integers(0, 3), st.integers(-9000, -1000), st.integers(0, 500)
+    st.integers(0, 6),
+    st.integers(1, 2),
+    st.integers(0, 3),
+    st.integers(-9000, -1000),
+    st.integers(0, 500),
 )
-track_step = st.tuples(st.lists(track_read, max_size=40), st.integers(0, 10**6), st.integers(0, 10**6))
+track_step = st.tuples(
+    st.lists(track_read, max_size=40), st.integers(0, 10**6), st.integers(0, 10**6)
+)
 
 
 def summary(number: int, reads: list[tuple[int, int, int]]) -> tuple[Any, ...]:

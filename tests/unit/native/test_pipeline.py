@@ -89,7 +89,9 @@ def test_tam1(kernel: str, width: int) -> None:
     index, arena = TagIndex(), make_arena()
     names = [name(i, width) for i in range(8)]
     for i, identity in enumerate(names[:7]):
-        index.put(identity, TAM1, (ACTIVE, ACTIVE, ACTIVE, ACTIVE, FROZEN, RETIRED, ACTIVE)[i], i % 2)
+        index.put(
+            identity, TAM1, (ACTIVE, ACTIVE, ACTIVE, ACTIVE, FROZEN, RETIRED, ACTIVE)[i], i % 2
+        )
     index.put(names[6], COUNTER_CMAC, ACTIVE, 0)
     right = [tam1_response(key_of(identity, i % 2), CHALLENGE) for i, identity in enumerate(names)]
     right[1] = right[0]  # another tag's answer

@@ -114,7 +114,13 @@ def test_identity_that_does_not_fit(identity: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "state", "key", "named"),
-    [(0, 1, 0, "scheme"), (256, 1, 0, "scheme"), (1, 0, 0, "state"), (1, 4, 0, "state"), (1, 1, 256, "key")],
+    [
+        (0, 1, 0, "scheme"),
+        (256, 1, 0, "scheme"),
+        (1, 0, 0, "state"),
+        (1, 4, 0, "state"),
+        (1, 1, 256, "key"),
+    ],
 )
 def test_values_that_do_not_fit(scheme: int, state: int, key: int, named: str) -> None:
     index = TagIndex()
@@ -122,13 +128,17 @@ def test_values_that_do_not_fit(scheme: int, state: int, key: int, named: str) -
         index.put(b"1234567", scheme, state, key)
     if max(scheme, state, key) < 256 and named != "key":
         with pytest.raises(ValueError, match=f"^{named}s: expected"):
-            index.put_many(random_identities(2, 7), column(2, scheme), column(2, state), column(2, key))
+            index.put_many(
+                random_identities(2, 7), column(2, scheme), column(2, state), column(2, key)
+            )
     assert len(index) == 0
 
 
 def test_columns_that_do_not_fit() -> None:
     index = TagIndex()
-    with pytest.raises(ValueError, match="^identities: expected rows of 7, 8, 12 or 16 bytes, got 9"):
+    with pytest.raises(
+        ValueError, match="^identities: expected rows of 7, 8, 12 or 16 bytes, got 9"
+    ):
         index.find_many(random_identities(2, 9))
     with pytest.raises(ValueError, match="^states: expected"):
         index.put_many(random_identities(2, 7), column(2, 1), column(3, 1), column(2, 1))
@@ -143,5 +153,7 @@ def test_columns_that_do_not_fit() -> None:
 def test_nothing_to_do() -> None:
     index = TagIndex()
     assert index.find_many(np.empty((0, 12), np.uint8)).shape == (0,)
-    assert index.put_many(random_identities(0, 12), column(0, 1), column(0, 1), column(0, 1)).shape == (0,)
+    assert index.put_many(
+        random_identities(0, 12), column(0, 1), column(0, 1), column(0, 1)
+    ).shape == (0,)
     assert repr(index) == "<TagIndex of 0 tags>"

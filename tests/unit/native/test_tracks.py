@@ -27,7 +27,13 @@ def update(tracks: Tracks, reads: list[Read], base: int = 0, verdict: int = 1) -
 
 def test_one_track() -> None:
     tracks = Tracks(10)
-    reads = [(5, 1, -6000, 10), (5, 2, -5000, 20), (5, 2, -5500, 5), (5, 0, -100, 90), (5, 1, -7000, 31)]
+    reads = [
+        (5, 1, -6000, 10),
+        (5, 2, -5000, 20),
+        (5, 2, -5500, 5),
+        (5, 0, -100, 90),
+        (5, 1, -7000, 31),
+    ]
     assert update(tracks, reads, base=1_000_000) == [0]
     assert len(tracks) == 1
     (row,) = tracks.finish(2_000_000)
