@@ -33,7 +33,7 @@ from jinku.type.v1.command_pb2 import CommandId, DurabilityLevel
 from jinku.v1.common_pb2 import Accepted, Outcome
 
 from . import errors
-from .deadlines import Watchdog
+from .deadlines import REQUEST_SECONDS_MAX, Watchdog
 from .errors import CallRefused
 from .identity import Authority, authenticate
 from .limits import CallKind, Gate
@@ -41,9 +41,6 @@ from .metrics import Metrics
 from .table import Rpc, RpcKind
 
 log = structlog.get_logger()
-
-# From opening a call to its (first) request.
-REQUEST_SECONDS_MAX = 10.0
 
 
 class Submitter(Protocol):
@@ -101,7 +98,7 @@ class Calls:
             with self.gate.enter(CallKind.STREAM):
                 caller = self.authority.authorise(authenticate(context), rpc.name)
                 desk = self.streams[rpc.name]
-                punctual = self._first_in_time(requests, context)
+                punctual = self.watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX)
                 yield from self.watchdog.guard_writes(
                     desk.stream(punctual, context, caller),
                     context.cancel,
@@ -121,7 +118,9 @@ class Calls:
 
     def _answer(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         caller = self.authority.authorise(authenticate(context), rpc.name)
-        received = next(self._first_in_time(requests, context), None)
+        received = next(
+            self.watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX), None
+        )
         if received is None:
             raise errors.message_missing()
         request = parse(rpc, received)
@@ -184,20 +183,6 @@ class Calls:
             if not committed.repeated:
                 self.metrics.refused(reason.name for reason in outcome.refused.reasons)
         return outcome
-
-    def _first_in_time(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
-        """The same requests; the call is cancelled if the first of them does not come."""
-        wait = self.watchdog.open(context.cancel)
-        wait.arm(REQUEST_SECONDS_MAX)
-        try:
-            first = next(requests, None)
-        finally:
-            self.watchdog.close(wait)
-        if first is not None:
-            yield first
-            yield from requests
 
 
 def parse(rpc: Rpc, received: bytes) -> Message:

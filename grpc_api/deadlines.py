@@ -18,6 +18,17 @@ PERIODS_PER_DEADLINE = 8
 PERIOD_SECONDS_MAX = 0.5
 
 
+# From opening a call to its (first) request.
+REQUEST_SECONDS_MAX = 10.0
+
+
+class _None:
+    """What no request is."""
+
+
+_NONE = _None()
+
+
 class Wait:
     """One peer that we may be waiting for. Armed and disarmed by the call's own thread."""
 
@@ -91,6 +102,20 @@ class Watchdog:
             close = getattr(responses, "close", None)
             if close is not None:
                 close()
+
+    def guard_first(
+        self, requests: Iterator[T], cancel: Callable[[], object], seconds: float
+    ) -> Iterator[T]:
+        """The same requests; the call is cancelled if the first of them does not come in time."""
+        wait = self.open(cancel)
+        wait.arm(seconds)
+        try:
+            first = next(requests, _NONE)
+        finally:
+            self.close(wait)
+        if not isinstance(first, _None):
+            yield first
+            yield from requests
 
     def _run(self) -> None:
         while not self._stopped.wait(self._period):

@@ -140,8 +140,8 @@ def too_many(kind: str) -> CallRefused:
     return CallRefused(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"TOO_MANY_{kind.upper()}",
-        f"The service's limit of {kind} at the same time is reached (server.{kind}_max).",
-        f"同时进行的调用数已达上限（server.{kind}_max）。",
+        f"The service's limit of {kind} at the same time is reached.",
+        f"同时进行的调用数已达上限（{kind}）。",
         details=[retry_in(1.0)],
     )
 

@@ -19,6 +19,7 @@ from core.errors import (
     KeyFileError,
     LedgerCorrupt,
     LedgerInUse,
+    LedgerStopped,
     SettingsError,
 )
 from core.settings import Settings
@@ -54,6 +55,10 @@ class Cli(click.Group):
             end(f"the ledger is not sound: {error}", EXIT_FINDINGS)
         except (SettingsError, KeyFileError) as error:
             end(str(error), EXIT_SETTINGS)
+        except LedgerStopped as error:
+            end(str(error), EXIT_STOPPED)
+        except OSError as error:
+            end(f"{error.filename or 'a file'}: {error.strerror}", EXIT_SETTINGS)
         except JinkuError as error:
             end(str(error), EXIT_FINDINGS)
 

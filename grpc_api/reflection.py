@@ -5,15 +5,19 @@ The process-wide pool also holds `core.store.v1`, the rows of the state tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from . import errors
+
+STREAMS_MAX = 4
 PUBLIC_PREFIXES = ("jinku/v1/", "jinku/event/v1/", "jinku/type/v1/", "google/protobuf/", "grpc")
 
 
@@ -48,6 +52,24 @@ def build_pool(services: Iterable[ServiceDescriptor]) -> descriptor_pool.Descrip
     return pool
 
 
+class LimitedReflection(reflection.ReflectionServicer):
+    """Reflection is a stream, and an idle one holds a thread: few at a time."""
+
+    def __init__(self, names: Iterable[str], pool: descriptor_pool.DescriptorPool) -> None:
+        super().__init__(names, pool=pool)
+        self._places = threading.BoundedSemaphore(STREAMS_MAX)
+
+    def ServerReflectionInfo(  # noqa: N802
+        self, request_iterator: Iterable[Any], context: Any
+    ) -> Iterator[Any]:
+        if not self._places.acquire(blocking=False):
+            errors.abort(context, errors.too_many("reflections"))
+        try:
+            yield from super().ServerReflectionInfo(request_iterator, context)
+        finally:
+            self._places.release()
+
+
 def add_reflection(server: grpc.Server, services: Iterable[ServiceDescriptor]) -> None:
     """Serves these services' descriptors, health's and its own."""
     # The stubs know two kinds of descriptors; there is one.
@@ -56,6 +78,7 @@ def add_reflection(server: grpc.Server, services: Iterable[ServiceDescriptor]) -
         reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
     ]
     served: list[ServiceDescriptor] = [*services, *own]
-    reflection.enable_server_reflection(
-        [service.full_name for service in served], server, pool=build_pool(served)
+    names = [service.full_name for service in served]
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+        LimitedReflection(names, build_pool(served)), server
     )

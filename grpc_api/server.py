@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from core.errors import SettingsError
 from core.settings import ServerSettings
 
+from .deadlines import REQUEST_SECONDS_MAX, Watchdog
 from .reflection import add_reflection
 
 # Threads beyond the limits of calls and streams: health checks, reflection, and telling callers
@@ -20,6 +22,8 @@ SPARE_THREADS = 16
 HEALTH_THREADS = 2
 METADATA_BYTES_MAX = 16 << 10
 HANDSHAKE_MS_MAX = 10_000
+# Beyond the grace: cut calls end at once, so this is never reached unless gRPC itself hangs.
+STOP_SECONDS_MAX = 5.0
 
 Status = health_pb2.HealthCheckResponse
 
@@ -52,6 +56,7 @@ class Door:
         settings: ServerSettings,
         handlers: Iterable[grpc.GenericRpcHandler],
         services: Iterable[ServiceDescriptor],
+        watchdog: Watchdog,
     ) -> None:
         """Raises:
         SettingsError: the address cannot be listened on.
@@ -66,7 +71,8 @@ class Door:
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=self._health_pool
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._watchdog = watchdog
+        self._server.add_generic_rpc_handlers((self._health_handler(),))
         self._names = ["", *(service.full_name for service in served)]
         self._set_health(Status.NOT_SERVING)
         add_reflection(self._server, served)
@@ -90,6 +96,29 @@ class Door:
             )
         return f"{settings.listen.rpartition(':')[0]}:{port}"
 
+    def _health_handler(self) -> grpc.GenericRpcHandler:
+        """The standard service, but a check that is opened and never sent holds no thread."""
+
+        def check(
+            requests: Iterator[health_pb2.HealthCheckRequest], context: grpc.ServicerContext
+        ) -> health_pb2.HealthCheckResponse:
+            punctual = self._watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX)
+            request = next(punctual, health_pb2.HealthCheckRequest())
+            answer: health_pb2.HealthCheckResponse = self._health.Check(request, context)
+            return answer
+
+        coding: dict[str, Any] = {
+            "request_deserializer": health_pb2.HealthCheckRequest.FromString,
+            "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
+        }
+        return grpc.method_handlers_generic_handler(
+            health.SERVICE_NAME,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(check, **coding),
+                "Watch": grpc.unary_stream_rpc_method_handler(self._health.Watch, **coding),
+            },
+        )
+
     def start(self) -> None:
         self._server.start()
         self._set_health(Status.SERVING)
@@ -101,7 +130,7 @@ class Door:
     def stop(self, grace_seconds: float) -> None:
         """Closes the port; calls that are left after the grace are cut. Returns when all ended."""
         self.stop_serving()
-        self._server.stop(grace_seconds).wait()
+        self._server.stop(grace_seconds).wait(grace_seconds + STOP_SECONDS_MAX)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._health_pool.shutdown(wait=False, cancel_futures=True)
 

@@ -32,9 +32,9 @@ from core.settings import Settings
 from jinku.type.v1.tag_pb2 import Verdict
 
 from . import errors
-from .calls import REQUEST_SECONDS_MAX, Calls, StreamDesk, note_incident
+from .calls import Calls, StreamDesk, note_incident
 from .certificates import check_server_files
-from .deadlines import Watchdog
+from .deadlines import REQUEST_SECONDS_MAX, Watchdog
 from .founding import ledger_path, read_log_path
 from .identity import Authority
 from .limits import CallKind, Gate
@@ -194,7 +194,8 @@ class Service:
         services = public_services()
         rpcs = build_rpcs(services, self.handlers, QUERIES)
         self.metrics_listen = self._open_metrics()
-        self.door = Door(server, build_handlers(rpcs, calls.unary, calls.stream), services)
+        handlers = build_handlers(rpcs, calls.unary, calls.stream)
+        self.door = Door(server, handlers, services, self.watchdog)
         opened.callback(self.door.stop, 0)
         self.door.start()
         self.metrics.serving(True)

@@ -345,6 +345,19 @@ def test_call_without_a_request_is_cut(
     wait_until(lambda: running.service.gate.count(CallKind.CALL) == 0)
 
 
+def test_health_check_without_a_request_is_cut(
+    registrar: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grpc_api.server.REQUEST_SECONDS_MAX", 0.2)
+    sent: queue.Queue[bytes | None] = queue.Queue()
+    check = registrar.stream_unary("/grpc.health.v1.Health/Check")
+    pending = check.future(iter(sent.get, None), timeout=20)
+    with pytest.raises(grpc.RpcError):
+        pending.result()
+    assert pending.code() == grpc.StatusCode.CANCELLED
+    sent.put(None)
+
+
 def test_call_that_ends_without_a_request(registrar: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         registrar.stream_unary(REGISTER)(iter([]), timeout=20)

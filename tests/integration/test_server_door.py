@@ -134,6 +134,27 @@ def test_reflection_does_not_show_rows(running: Running, asked: dict[str, str]) 
     assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
+def test_idle_reflection_takes_few_threads(running: Running) -> None:
+    channel = running.auditor()
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    asked = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    sent: queue.Queue[bytes | None] = queue.Queue()
+    idle = []
+    for _ in range(4):
+        own: queue.Queue[bytes | None] = queue.Queue()
+        own.put(asked)
+        idle.append((own, channel.stream_stream(path)(iter(own.get, None), timeout=20)))
+        next(idle[-1][1])
+    sent.put(asked)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(channel.stream_stream(path)(iter(sent.get, None), timeout=20))
+    assert failure_of(caught.value).reason == "TOO_MANY_REFLECTIONS"
+    for own, responses in idle:
+        own.put(None)
+        assert list(responses) == []
+    sent.put(None)
+
+
 def test_every_rpc_has_one_row(running: Running) -> None:
     rpcs = build_rpcs(public_services(), running.service.handlers, QUERIES)
     kinds = {rpc.name: rpc.kind for rpc in rpcs}
@@ -361,7 +382,7 @@ def test_streams_are_limited(tmp_path: Path) -> None:
     with running_service(tmp_path, SERVER__STREAMS_MAX="1") as running:
         channel = open_portal(running, "door-1")
         sent: queue.Queue[bytes | None] = queue.Queue()
-        channel.stream_stream(STREAM)(iter(sent.get, None), timeout=20)
+        held = channel.stream_stream(STREAM)(iter(sent.get, None), timeout=20)
         wait_until(lambda: running.service.gate.count(CallKind.STREAM) == 1)
         second = channel.stream_stream(STREAM)(iter([]), timeout=20)
         with pytest.raises(grpc.RpcError) as caught:
@@ -372,4 +393,5 @@ def test_streams_are_limited(tmp_path: Path) -> None:
             running.registrar(), REGISTRY + "GetContainer", GetContainerRequest(label="x"),
             GetContainerResponse,
         )  # fmt: skip
+        assert held.is_active()
         sent.put(None)
