@@ -225,6 +225,7 @@ def gather(portals: Sequence[LoadPortal], seconds: float) -> Measured:
             acknowledged=sum(one.acknowledged for one in accounts),
             rejected=sum(one.rejected for one in accounts),
             in_window=sum(one.in_window for one in accounts),
+            unheard=sum(one.unheard for one in accounts),
             batches_resent=sum(one.batches_resent for one in accounts),
             streams=sum(one.streams for one in accounts),
         ),

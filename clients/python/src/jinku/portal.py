@@ -83,6 +83,8 @@ class Accounts:
     acknowledged: int = 0
     rejected: int = 0
     in_window: int = 0
+    # Of the acknowledged: known from a Welcome alone, because the line broke before the word came.
+    unheard: int = 0
     batches_resent: int = 0
     streams: int = 0
 
@@ -357,7 +359,7 @@ class PortalClient:
                 )
             self.limits = welcome
         # What the service does not want again was durable before the line broke.
-        self._settle(welcome.resume_sequence - 1)
+        self._settle(welcome.resume_sequence - 1, heard=False)
         with self._changed:
             # Challenges of the stream before may be over.
             self._challenges.clear()
@@ -365,10 +367,11 @@ class PortalClient:
             stream.resume = welcome.resume_sequence
             self._changed.notify_all()
 
-    def _settle(self, through: int) -> None:
+    def _settle(self, through: int, *, heard: bool = True) -> None:
         with self._changed:
             for sequence in [number for number in self._window if number <= through]:
-                self._count(acknowledged=self._window.pop(sequence).reads)
+                reads = self._window.pop(sequence).reads
+                self._count(acknowledged=reads, unheard=0 if heard else reads)
             self._changed.notify_all()
 
     def _reject(self, stream: Stream, rejected: BatchRejected) -> None:

@@ -22,6 +22,7 @@ from jinku.v1.common_pb2 import Outcome
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+PLAIN_WIDTH = 160
 EXIT_REFUSED = 1
 EXIT_NO_ANSWER = 3
 EXIT_INVALID = 4
@@ -34,8 +35,11 @@ LANGUAGES = click.Choice(["zh", "en", "both"])
 
 
 def console() -> Console:
-    """Plain lines when nobody watches, colours when somebody does."""
-    return Console(highlight=False, soft_wrap=True)
+    """Plain lines when nobody watches, colours and the terminal's width when somebody does."""
+    watched = Console(highlight=False, soft_wrap=True)
+    if watched.is_terminal:
+        return watched
+    return Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 
 
 class ReportingGroup(click.Group):

@@ -92,11 +92,11 @@ def play(service: Service, bank: Bank, tags: dict[bytes, SoftTag], teller: Telle
             doors.append(Door(channel, bank, room, tags, cases.get(room, [])))
         bar = stack.enter_context(progress(teller))
         task = bar.add_task("", total=total)
-        run_doors(doors, bar, task)
+        run_doors(service, doors, bar, task)
     return doors
 
 
-def run_doors(doors: Sequence[Door], bar: Progress, task: TaskID) -> None:
+def run_doors(service: Service, doors: Sequence[Door], bar: Progress, task: TaskID) -> None:
     failures: list[BaseException] = []
 
     def run(door: Door) -> None:
@@ -109,8 +109,14 @@ def run_doors(doors: Sequence[Door], bar: Progress, task: TaskID) -> None:
     threads = [threading.Thread(target=run, args=(door,), daemon=True) for door in doors]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(0.1)
+        threads[-1].join(0.1)
+        if failures or not service.is_running():
+            for door in doors:
+                door.client.abandon()
+    if not service.is_running():
+        raise DemonstrationFailed(f"jinkud ended by itself:\n{service.tail()}")
     if failures:
         raise DemonstrationFailed(f"a portal failed: {failures[0]}") from failures[0]
 
@@ -118,9 +124,12 @@ def run_doors(doors: Sequence[Door], bar: Progress, task: TaskID) -> None:
 def tell(doors: Sequence[Door], teller: Teller) -> None:
     taken = sum(door.client.accounts.taken for door in doors)
     resent = sum(door.client.accounts.batches_resent for door in doors)
+    unheard = sum(door.client.accounts.unheard for door in doors)
     teller.done(
-        f"{taken} 条读取全部入账, 断线后原样重发 {resent} 批, 无一遗漏",
-        f"all {taken} reads accounted for, {resent} batches sent again after the break, none lost",
+        f"{taken} 条读取全部入账, 无一遗漏; 断线后原样重发 {resent} 批, "
+        f"另有 {unheard} 条已落盘而确认未及送达",
+        f"all {taken} reads accounted for, none lost; after the break {resent} batches went again, "
+        f"{unheard} reads were durable though the word was lost",
     )
     teller.step("逐条核验", "what each read was worth")
     teller.verified(doors)
@@ -128,7 +137,11 @@ def tell(doors: Sequence[Door], teller: Teller) -> None:
     teller.gates(doors)
     teller.step("报警及原因", "alarms and why")
     teller.alarms(doors)
-    teller.step("通行判断 (不能确定的如实标明)", "passages (what is undecided is said to be)")
+    teller.step(
+        "通行判断 (录制的是房间内走动, 并非过门; 不能确定的如实标明并报警)",
+        "passages (people walking about a room, not boxes at a door: what the reads do not show is "
+        "said to be undetermined, and alarmed)",
+    )
     teller.passages(doors)
 
 

@@ -108,6 +108,9 @@ class Service:
                             f"jinkud did not start:\n{self.tail()}"
                         ) from error
 
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-20:])
