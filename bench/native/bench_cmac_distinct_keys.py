@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ from Crypto.Hash import CMAC as PYCRYPTODOME_CMAC
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.cmac import CMAC
-from peers import PEER_ROWS, TAGS, Bytes, median_seconds, one_core, openssl_evp, random_rows, result
 
+from bench.native.peers import (
+    PEER_ROWS,
+    TAGS,
+    Bytes,
+    median_seconds,
+    one_core,
+    openssl_evp,
+    random_rows,
+    result,
+)
 from native import an10922, cmac, cpu
 
 DISTINCT, DIVERSIFIED = "native.cmac_distinct_keys", "native.cmac_diversified"
@@ -68,9 +78,7 @@ def measure() -> list[dict[str, Any]]:
             ("openssl_evp", evp, version),
         ]
         for kernel in cpu.available():
-            seconds = median_seconds(
-                lambda k=kernel: cmac.verify_many(keys, messages, macs, kernel=k)
-            )
+            seconds = median_seconds(partial(cmac.verify_many, keys, messages, macs, kernel=kernel))
             for peer, value, note in peers:
                 known = (peer, value) if value else None
                 rows.append(result(DISTINCT, TAGS / seconds, "tags/s", kernel, note, known))
@@ -78,9 +86,7 @@ def measure() -> list[dict[str, Any]]:
         derived = an10922.derive_many(master, inputs)
         right = cmac.cmac_many(derived, messages)
         for kernel in cpu.available():
-            seconds = median_seconds(
-                lambda k=kernel: diversified(master, inputs, messages, right, k)
-            )
+            seconds = median_seconds(partial(diversified, master, inputs, messages, right, kernel))
             rows.append(result(DIVERSIFIED, TAGS / seconds, "tags/s", kernel, "18-byte inputs"))
     return rows
 

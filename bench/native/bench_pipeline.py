@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from peers import RUNS, TAGS, Bytes, one_core, random_rows, result
 
+from bench.native.peers import RUNS, TAGS, Bytes, one_core, random_rows, result
 from native import an10922, cmac, cpu
 from native.arena import KeyArena
 from native.pipeline import COUNTER_CMAC, GENUINE, TAM1, evidence_size, verify_batch

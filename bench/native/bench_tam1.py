@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from peers import PEER_ROWS, TAGS, Bytes, median_seconds, one_core, openssl_evp, random_rows, result
 
+from bench.native.peers import (
+    PEER_ROWS,
+    TAGS,
+    Bytes,
+    median_seconds,
+    one_core,
+    openssl_evp,
+    random_rows,
+    result,
+)
 from native import cpu, tam1
 
 CLAIM = "native.tam1"
@@ -46,7 +56,7 @@ def measure() -> list[dict[str, Any]]:
         evp, version = openssl_evp("tam1", keys, responses)
         for kernel in cpu.available():
             seconds = median_seconds(
-                lambda k=kernel: tam1.verify_many(keys, challenge, responses, kernel=k)
+                partial(tam1.verify_many, keys, challenge, responses, kernel=kernel)
             )
             for peer, value, note in (("openssl_evp", evp, version), ("cryptography", slow, "")):
                 known = (peer, value) if value else None

@@ -372,7 +372,7 @@ static void check_tracks(void)
         int16_t *rssi = exactly(n * 2);
         uint8_t *verdicts = exactly(n), *antennas = random_bytes(n);
         for (size_t i = 0; i < n; i++) {
-            numbers[i] = below(70) * 0x01000001u;
+            numbers[i] = below(70) * 0x01000001u + (uint32_t)round / 4;
             times[i] = (uint32_t)random_u64();
             rssi[i] = (int16_t)random_u64();
             verdicts[i] = (uint8_t)(1 + below(4) / 3);
