@@ -147,18 +147,30 @@ class Door:
             )  # fmt: skip
             if judged.alarming:
                 self.alarming.add(sequence)
-            self.taken_sequence = sequence
             self.unsettled += 1
             self.last_read_ns = max(self.last_read_ns, columns.last_ns)
-            position = self._position(sequence)
-        self.parts.read_log.submit(
-            self.portal_id,
-            position,
-            Block(columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count),
-            counters_of(directory.index, result.advanced_numbers, result.advanced_counters),
-            lambda error: settled(judged, error),
+        block = Block(
+            columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count
         )
+        read_log = self.parts.read_log
+        chunks = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
+        counters = counters_of(directory.index, result.advanced_numbers, result.advanced_counters)
+        with self.changed:
+            self.taken_sequence = sequence
+            read_log.submit(
+                self.portal_id, self._position(), chunks, counters,
+                lambda error: settled(judged, error),
+            )  # fmt: skip
         return judged
+
+    def checkpoint(self) -> None:
+        """Hand the position to the read log without a batch, so that a restart replays less.
+
+        Not durable on return. Raises LedgerStopped.
+        """
+        with self.changed:
+            if not self.unsettled:
+                self.parts.read_log.submit(self.portal_id, self._position(), [], [], lambda _: None)
 
     def _challenge(self, columns: Columns, now_ns: int) -> tuple[ChallengeState, bytes | None]:
         if not columns.challenge_id:
@@ -171,8 +183,8 @@ class Door:
             return columns.last_ns >= now_ns - self.parts.challenges.live_ns
         return state == ChallengeState.CHALLENGE_STATE_LIVE
 
-    def _position(self, sequence: int) -> Position:
-        suppressed = self.alarms.suppressed
+    def _position(self) -> Position:
+        suppressed, sequence = self.alarms.suppressed, self.taken_sequence
         return Position(
             epoch=self.epoch,
             last_sequence=sequence,

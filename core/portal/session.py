@@ -184,7 +184,8 @@ class PortalSession:
     def _take(self, columns: Columns, now_ns: int) -> None:
         try:
             self._door.take(columns, self._use, now_ns, self._durable)
-        except LedgerStopped:
+        except LedgerStopped as error:
+            self.fail(error)
             raise
         except BaseException as error:
             # Counters may have advanced that nobody recorded: only a restart is right.
@@ -239,6 +240,8 @@ class PortalSession:
         try:
             while not self._step():
                 continue
+            if self.end is not End.FAILED and self._door.taken_sequence:
+                self._door.checkpoint()
         except BaseException as error:
             self.fail(error)
             return
@@ -263,7 +266,7 @@ class PortalSession:
             self._door.settled()
         dispatcher.pump()
         self.tick()
-        return self.end is not None and self._is_settled()
+        return self.end is End.FAILED or (self.end is not None and self._is_settled())
 
     def _arrived(self, timeout: float) -> list[object]:
         """What came in, after waiting for it."""

@@ -98,6 +98,7 @@ class Settler:
         committed = self._parts.sequencer.submit(command).result()
         with door.changed:
             door.alarms.summed_up()
+        door.checkpoint()
         self._tell_alarms(committed, b"", "", suppressed.from_sequence)
 
     # -- alarms ----------------------------------------------------------------------------------

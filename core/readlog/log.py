@@ -83,26 +83,31 @@ class ReadLog:
         """Begin to write."""
         self._thread.start()
 
+    def seal_block(
+        self, portal_id: bytes, epoch: int, sequence: int, block: Block
+    ) -> list[tuple[bytes, bytearray]]:
+        """A batch ready for `submit`, sealed in the caller's thread."""
+        chunks = []
+        for chunk, piece in enumerate(layout.split_chunks(layout.pack_block(block))):
+            key = layout.block_key(portal_id, epoch, sequence, chunk)
+            chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
+        return chunks
+
     def submit(
         self,
         portal_id: bytes,
         position: Position,
-        block: Block | None,
+        chunks: list[tuple[bytes, bytearray]],
         counters: Sequence[Counter],
         settled: Settled,
     ) -> None:
-        """Hand in a batch (`block`, at `position.last_sequence`) with the portal's new position.
+        """Hand in a sealed batch (none: `chunks` is empty) with the portal's new position.
 
         Nothing is durable on return; it is when `settled(None)` is called. Writes of one portal
-        settle in the order in which they were handed in. Seals in the caller's thread. How much
-        waits is bounded by the callers: each stops at its own count of unsettled batches. Raises
-        LedgerStopped if the log has stopped; then `settled` is never called.
+        settle in the order in which they were handed in. Quick: for callers that hold a lock. How
+        much waits is bounded by the callers: each stops at its own count of unsettled batches.
+        Raises LedgerStopped if the log has stopped; then `settled` is never called.
         """
-        chunks = []
-        if block is not None:
-            for chunk, piece in enumerate(layout.split_chunks(layout.pack_block(block))):
-                key = layout.block_key(portal_id, position.epoch, position.last_sequence, chunk)
-                chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
         size = sum(len(value) for _, value in chunks)
         self._put(_Write(chunks, portal_id, position, counters, settled, size))
 
