@@ -54,8 +54,8 @@ INLINE __m128i substitute_words(__m128i w, int constant)
 
 #define EACH_ROUND(X)                                                                              \
     X(1, 0x01)                                                                                     \
-    X(2, 0x02) X(3, 0x04) X(4, 0x08) X(5, 0x10) X(6, 0x20) X(7, 0x40) X(8, 0x80) X(9, 0x1B)        \
-        X(10, 0x36)
+    X(2, 0x02)                                                                                     \
+    X(3, 0x04) X(4, 0x08) X(5, 0x10) X(6, 0x20) X(7, 0x40) X(8, 0x80) X(9, 0x1B) X(10, 0x36)
 
 INLINE void expand(schedule keys, const uint8_t *bytes)
 {
