@@ -16,6 +16,7 @@ import grpc
 
 from core.sequencer import Command, Committed
 from grpc_api.config import load_settings
+from grpc_api.logs import configure_logs
 from grpc_api.service import Service as Serving
 from jinku.demo.service import Service
 from jinku.load import LoadPortal, Plan
@@ -76,6 +77,7 @@ def list_commands(tags: int, portals: int) -> Iterator[Any]:
 
 def register(config: Path, tags: int, portals: int) -> None:
     """Registers everything in this process, before the service under measurement starts."""
+    configure_logs("error", "json")
     stopped = threading.Event()
     serving = Serving.open(load_settings(config, {}), stopped.set)
     waiting: deque[Future[Committed]] = deque()
