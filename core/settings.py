@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
 Role = Literal["REGISTRAR", "AUDITOR"]
+PORT_MAX = 65_535
 
 
 class Section(BaseModel):
@@ -77,6 +78,13 @@ class ServerSettings(Section):
     # host:port of the Prometheus endpoint (plain HTTP, loopback unless you know better); empty:
     # none.
     metrics_listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")
+
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _check_port(cls, value: str) -> str:
+        if value and int(value.rpartition(":")[2]) > PORT_MAX:
+            raise ValueError(f"the port is 0 to {PORT_MAX}")
+        return value
 
 
 class SequencerSettings(Section):

@@ -22,9 +22,16 @@ from core.settings import Settings
 
 PREFIX = "JINKU_"
 NESTING = "__"
-# Variables of the same prefix that are not settings: where the file is, and the tests' own switch.
 CONFIG_VARIABLE = "JINKU_CONFIG"
-NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "JINKU_NO_SKIPS"})
+# Variables of the same prefix that are not settings: where the file is, the client's own (a shell
+# may hold both), the tests' switch.
+NOT_SETTINGS = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "JINKU_TARGET", "JINKU_CERTIFICATE", "JINKU_KEY", "JINKU_CA", "JINKU_SERVER_NAME",
+        "JINKU_NO_SKIPS",
+    }
+)  # fmt: skip
 
 KeyPath = tuple[str | int, ...]
 TABLE_LINE = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from core.errors import SettingsError
 from core.settings import Settings
 from grpc_api.certificates import CertificateFiles, check_server_files
-from grpc_api.config import CONFIG_VARIABLE, find_line, load_settings
+from grpc_api.config import CONFIG_VARIABLE, NOT_SETTINGS, find_line, load_settings
 from grpc_api.metrics import Metrics
-from repository import read
+from repository import read, select
 from running import found, make_ca, make_certificate, server_names, serving
 
 FILE = """\
@@ -97,6 +97,7 @@ def test_file_is_read_and_paths_are_relative_to_it(tmp_path: Path) -> None:
             ["jinku.toml:11", "`realm.services[1].nam`", "did you mean `name`"],
         ),
         ('name = "auditor"', 'name = "Audi tor"', ["`realm.services[1].name`", "form ^[a-z0-9]"]),
+        ('"0.0.0.0:7443"', '"0.0.0.0:65536"', ["`server.listen`", "port is 0 to 65535"]),
         ('"0.0.0.0:7443"', '"nowhere"', ["jinku.toml:21", "`server.listen`", "form"]),
         ('"0.0.0.0:7443"', '"0.0.0.0:7443"\ncalls_max = 0', ["`server.calls_max`", "(is 0)"]),
         (
@@ -175,6 +176,13 @@ def test_variables_that_are_no_settings(tmp_path: Path) -> None:
     path = tmp_path / "jinku.toml"
     path.write_text(FILE, encoding="utf-8")
     load_settings(path, {CONFIG_VARIABLE: "x", "JINKU_NO_SKIPS": "1", "PATH": "/bin"})
+
+
+def test_variables_of_the_client_are_let_pass() -> None:
+    texts = [read(path) for path in select("clients/python/src/jinku/")]
+    used = {name for text in texts for name in re.findall(r"envvar=\"(JINKU_\w+)\"", text)}
+    assert used
+    assert used <= NOT_SETTINGS
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
