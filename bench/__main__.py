@@ -22,13 +22,10 @@ Measure = Callable[..., list[results.Row]]
 
 
 def load_native() -> dict[str, Measure]:
-    """The `measure` of every file in bench/native; they share a neighbour, so their folder is
-    on the path."""
-    folder = HERE / "native"
-    sys.path.insert(0, str(folder))
+    """The `measure` of every file in bench/native."""
     return {
-        f"native/{path.stem}": importlib.import_module(path.stem).measure
-        for path in sorted(folder.glob("bench_*.py"))
+        f"native/{path.stem}": importlib.import_module(f"bench.native.{path.stem}").measure
+        for path in sorted((HERE / "native").glob("bench_*.py"))
     }
 
 

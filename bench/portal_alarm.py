@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bench.portal_end_to_end import TAGS, TAGS_QUICK, two_cores
+from bench.portal_end_to_end import two_cores
 from bench.results import Row, make_row
 from bench.served import open_portals, serve
 from jinku.load import Plan
 from jinku.load import measure as run_load
 
 CLAIM = "portal.alarm_p99"
+TAGS, TAGS_QUICK = 20_000, 500
 PORTALS, PORTALS_QUICK = 64, 4
 SECONDS, SECONDS_QUICK = 20.0, 2.0
 READS_PER_SECOND = 1_000
@@ -34,7 +35,7 @@ def measure(*, quick: bool = False) -> list[Row]:
     if measured.alarms_missing or not measured.alarmed_s:
         raise RuntimeError(f"{measured.alarms_missing} alarms did not come")
     note = (
-        f"{count} portals × {measured.reads_per_second / count:.0f} reads/s, "
+        f"{len(tags)} tags, {count} portals × {measured.reads_per_second / count:.0f} reads/s, "
         f"{len(measured.alarmed_s)} alarms; p50 {measured.percentile_ms('alarmed_s', 50):.1f} ms; "
         f"batch to acknowledgement p99 {measured.percentile_ms('acknowledged_s', 99):.1f} ms"
     )

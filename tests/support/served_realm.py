@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Realm:
     def found(self) -> None:
         head = InstitutionKind.INSTITUTION_KIND_HEAD_OFFICE
         registry = self.registry
-        answers = [
+        answers: list[Any] = [
             registry.register_institution(
                 RegisterInstitutionRequest(code="1", name="总行", kind=head)
             ),
