@@ -8,7 +8,7 @@ reason that names the field at fault; the first one found, in the order in which
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +60,13 @@ class Columns:
     phase: U16  # (N,) 1/65536 turn, or (0,): not given
     doppler_chz: I16  # (N,) hundredths of a Hz, or (0,): not given
     time_us: U32  # (N,) after base_time_ns
+    # Of the earliest and the latest read, after base_time_ns.
+    first_us: int = field(init=False)
+    last_us: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first_us", int(self.time_us.min()))
+        object.__setattr__(self, "last_us", int(self.time_us.max()))
 
     def __len__(self) -> int:
         return len(self.antenna)
@@ -67,12 +74,12 @@ class Columns:
     @property
     def first_ns(self) -> int:
         """Time of the earliest read, portal's clock, UTC nanoseconds."""
-        return self.base_time_ns + int(self.time_us.min()) * NS_PER_US
+        return self.base_time_ns + self.first_us * NS_PER_US
 
     @property
     def last_ns(self) -> int:
         """Time of the latest read, portal's clock, UTC nanoseconds."""
-        return self.base_time_ns + int(self.time_us.max()) * NS_PER_US
+        return self.base_time_ns + self.last_us * NS_PER_US
 
     def times_ns(self) -> npt.NDArray[np.int64]:
         """Time of each read, (N,), UTC nanoseconds."""

@@ -108,8 +108,8 @@ class Tracker:
         """
         window_us = max(1, self._quiet_ns // NS_PER_US // 2)
         time_us = columns.time_us
-        first_us = int(time_us.min())
-        if int(time_us.max()) - first_us < window_us:
+        first_us = columns.first_us
+        if columns.last_us - first_us < window_us:
             gone = self.finish(columns.first_ns - self._quiet_ns, sequence)
             return gone, self._update(Birth(sequence, 0), columns, verdicts, numbers, None)
         window_of = (time_us - np.uint32(first_us)) // np.uint32(window_us)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.errors import LedgerStopped, QueueFull
 from core.portal.desk import HelloFault, HelloRefused
 from core.portal.session import End, SessionEnded
 from jinku.type.v1.place_pb2 import CustodyPlace
@@ -537,3 +538,78 @@ def test_nothing_readable_on_disk(site: Site) -> None:
     stored = (site.directory / "readlog" / "data.mdb").read_bytes()
     for natural in (BOX, tam1_identity(77), counter_identity(1), b"gate-1", b"K-0"):
         assert natural not in stored
+
+
+# -- errors of ours ------------------------------------------------------------------------------
+
+
+def test_failed_stream_stands_on_what_is_durable(site: Site, monkeypatch: Any) -> None:
+    stream = site.stream()
+    reads = crossing(BOX)
+    stream.send_durable(reads[:10])
+    with monkeypatch.context() as broken:
+        broken.setattr("core.portal.answers.presentations", None)
+        stream.send([Read(tam1_identity(1), OUTER, 0)])
+        eventually(lambda: stream.ear.end is End.FAILED)
+    assert len(site.incidents) == 1
+    site.incidents.clear()
+    stream = site.stream()
+    assert stream.next_sequence == 3
+    stream.send_durable(reads[10:])
+    site.pass_time(3)
+    passages = {passage.container_label: passage for passage in stream.ear.wait("passage", 2)}
+    assert passages["K-0"].direction == Direction.DIRECTION_IN
+    assert passages["K-0"].reads_outer == 10
+
+
+def test_nothing_is_acknowledged_after_a_failed_commit(site: Site, monkeypatch: Any) -> None:
+    stream = site.stream()
+    stream.send_durable([Read(BOX, OUTER, 0)])
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(site.read_log, "_commit", fail)
+    stream.send([Read(BOX, OUTER, 1)])
+    eventually(lambda: stream.ear.end is End.FAILED)
+    assert list(stream.ear.acknowledged()) == [1]
+    assert len(site.failures) == 1
+    with pytest.raises(SessionEnded):
+        stream.session.receive(stream.batch([Read(BOX, OUTER, 2)]))
+    with pytest.raises(LedgerStopped):
+        site.stream()
+    site.failures.clear()
+    site.incidents.clear()
+
+
+def test_full_sequencer_delays_and_loses_nothing(site: Site, monkeypatch: Any) -> None:
+    submit, refusals = site.sequencer.submit, iter(range(20))
+
+    def refuse(given: Any) -> Any:
+        if next(refusals, None) is not None:
+            raise QueueFull("full")
+        return submit(given)
+
+    monkeypatch.setattr(site.sequencer, "submit", refuse)
+    stream = site.stream()
+    stream.send_durable([*crossing(BOX), Read(tam1_identity(66), OUTER, 0)])
+    site.pass_time(3)
+    stream.ear.wait("passage")
+    assert len(stream.ear.wait("alarm")) == 1
+
+
+def test_command_that_fails_is_made_again_at_the_next_start(site: Site, monkeypatch: Any) -> None:
+    stream = site.stream()
+    with monkeypatch.context() as broken:
+        broken.setattr("core.procedures.portal._passage", None)
+        stream.send_durable(crossing(BOX))
+        site.pass_time(3)
+        eventually(lambda: len(site.incidents) == 1)
+        # The stream goes on.
+        stream.send_durable([Read(tam1_identity(1), OUTER, 0)])
+    site.incidents.clear()
+    assert site.events("passage_recorded") == []
+    site.restart()
+    site.stream()
+    site.pass_time(3)
+    eventually(lambda: len(site.events("passage_recorded")) == 1)
