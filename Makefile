@@ -104,10 +104,10 @@ format: $(STAMPS)/packages ## put Python and C into the common form
 # ── seeing it ───────────────────────────────────────────────────────────────────────────────────
 
 demo: build ## a small bank: recorded reads verified, released, held, alarmed; the ledger checked
-	@$(BIN)/jinkud demo $(DEMO_ARGS)
+	@$(BIN)/jinku demo $(DEMO_ARGS)
 
 serve: build ## the same bank, left running
-	@$(BIN)/jinkud demo --serve $(DEMO_ARGS)
+	@$(BIN)/jinku demo --serve $(DEMO_ARGS)
 
 clean: ## remove what the build made; .venv stays until `rm -r .venv`
 	rm -rf build dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
