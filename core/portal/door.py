@@ -76,6 +76,7 @@ class Door:
         self.unsettled = 0
         self.last_read_ns = 0
         self.service_ns = 0
+        self._service_at_ns = parts.monotonic()
         self.tracker = self._new_tracker()
         self.alarms = AlarmBook(parts.settings)
         # Batches whose alarms are not all journalled.
@@ -86,9 +87,15 @@ class Door:
         return Tracker(settings.tracks_max, self.sides, self.parts.quiet_ns)
 
     def now_ns(self) -> int:
-        """The service's clock, which for this portal never goes back, across restarts too."""
+        """The service's clock, which for this portal never goes back, across restarts too.
+
+        Nor does it stand still when the clock was set back: a challenge would never expire.
+        """
         with self.changed:
-            self.service_ns = max(self.service_ns, self.parts.clock())
+            monotonic_ns = self.parts.monotonic()
+            elapsed_ns = monotonic_ns - self._service_at_ns
+            self.service_ns = max(self.service_ns + elapsed_ns, self.parts.clock())
+            self._service_at_ns = monotonic_ns
             return self.service_ns
 
     def restore(self, position: Position) -> None:

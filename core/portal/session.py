@@ -109,6 +109,8 @@ class PortalSession:
 
     def stop(self, end: End) -> None:
         """End at once: nothing more is taken or told. All that was taken is settled on return."""
+        # A line that broke may come back with the rest of a crossing: decide nothing for it.
+        self._wait_quiet = False
         self._close(end)
         self._tell_end(end)
         with self._receiving:

@@ -21,6 +21,7 @@ from ledgers import command
 from portals import (
     INNER,
     OUTER,
+    START_NS,
     Read,
     Site,
     counter_identity,
@@ -127,6 +128,32 @@ def test_expiry_does_not_follow_a_clock_that_goes_back(site: Site) -> None:
         [Read(BOX, OUTER, 0)], challenge=first, base_time_ns=site.now_ns + 31_000_000_000
     )
     assert acknowledged.challenge_state == ChallengeState.CHALLENGE_STATE_EXPIRED
+
+
+def test_challenges_expire_although_the_clock_was_set_back(site: Site) -> None:
+    site.stream().send_durable([Read(BOX, OUTER, 0)])
+    site.now_ns -= 7_200_000_000_000
+    site.restart()
+    stream = site.stream()
+    first = stream.challenge()
+    site.pass_time(31)
+    acknowledged = stream.send_durable(
+        [Read(BOX, OUTER, 0)], challenge=first, base_time_ns=START_NS
+    )
+    assert acknowledged.challenge_state == ChallengeState.CHALLENGE_STATE_EXPIRED
+
+
+def test_broken_line_decides_nothing(site: Site) -> None:
+    stream = site.stream()
+    stream.send_durable(crossing(BOX)[:10])
+    stream.session.finish(wait_quiet=True)
+    stream.session.stop(End.ABANDONED)
+    site.pass_time(60)
+    stream = site.stream()
+    stream.send_durable(crossing(BOX)[10:], base_time_ns=START_NS)
+    site.pass_time(3)
+    (passage,) = stream.ear.wait("passage")
+    assert passage.direction == Direction.DIRECTION_IN
 
 
 def test_foreign_challenge(site: Site) -> None:
