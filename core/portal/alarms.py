@@ -81,7 +81,7 @@ class Separator:
         further = sum(len(part) for part in rest)
         if not further:
             return Batch(held)
-        digest = hashlib.sha256(columns.identity[np.concatenate(rest)]).digest()
+        digest = hashlib.sha256(columns.identity[np.concatenate(rest)].tobytes()).digest()
         return Batch(held, further, digest)
 
     def _hash(self, identities: U8) -> npt.NDArray[np.uint64]:
