@@ -56,15 +56,21 @@ def encrypt(key: bytes, blocks: bytes) -> bytes:
     return encryptor.update(blocks) + encryptor.finalize()
 
 
-def answer_tam1(tag: SoftTag, challenge: bytes, count: int = 1) -> NDArray[np.uint8]:
-    """`count` TAM1 answers (ISO/IEC 29167-10) to one challenge, each with another TRnd: N × 16."""
+def plain_tam1(challenge: bytes, count: int) -> NDArray[np.uint8]:
+    """What `count` tags encrypt to answer one challenge, each with another TRnd: N × 16."""
     if len(challenge) != TAM1_CHALLENGE_SIZE:
         raise ValueError(f"a TAM1 challenge is 10 bytes, not {len(challenge)}")
     plain = np.empty((count, 16), np.uint8)
     plain[:, 0:2] = np.frombuffer(TAM1_CONSTANT, np.uint8)
     plain[:, 2:6] = np.frombuffer(os.urandom(4 * count), np.uint8).reshape(count, 4)
     plain[:, 6:16] = np.frombuffer(challenge, np.uint8)
-    return np.frombuffer(encrypt(tag.key, plain.tobytes()), np.uint8).reshape(count, 16)
+    return plain
+
+
+def answer_tam1(tag: SoftTag, challenge: bytes, count: int = 1) -> NDArray[np.uint8]:
+    """`count` TAM1 answers (ISO/IEC 29167-10) to one challenge: N × 16."""
+    answers = encrypt(tag.key, plain_tam1(challenge, count).tobytes())
+    return np.frombuffer(answers, np.uint8).reshape(count, 16)
 
 
 def make_frame(tag: SoftTag, counter: int) -> bytes:
@@ -85,9 +91,14 @@ def answer_many(
     tags: Sequence[SoftTag], which: NDArray[np.intp], challenge: bytes
 ) -> NDArray[np.uint8]:
     """TAM1 answers of the tags `which[i]`, batched by tag: N × 16 in the order of `which`."""
-    evidence = np.empty((len(which), 16), np.uint8)
     order = np.argsort(which, kind="stable")
     numbers, starts = np.unique(which[order], return_index=True)
-    for number, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
-        evidence[rows] = answer_tam1(tags[number], challenge, len(rows))
+    ends = [*starts[1:].tolist(), len(which)]
+    plain = plain_tam1(challenge, len(which)).tobytes()
+    answers = b"".join(
+        encrypt(tags[number].key, plain[16 * start : 16 * end])
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True)
+    )
+    evidence = np.empty((len(which), 16), np.uint8)
+    evidence[order] = np.frombuffer(answers, np.uint8).reshape(-1, 16)
     return evidence
