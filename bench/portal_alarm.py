@@ -14,6 +14,7 @@ PORTALS, PORTALS_QUICK = 64, 4
 SECONDS, SECONDS_QUICK = 20.0, 2.0
 READS_PER_SECOND = 1_000
 BATCH_SECONDS = 0.05
+NEAR = 50
 # Fewer than the service journals one by one, so that none is summed up.
 ALARM_EVERY_S = 1.0
 
@@ -24,6 +25,7 @@ def measure(*, quick: bool = False) -> list[Row]:
         batch_reads=round(READS_PER_SECOND * BATCH_SECONDS),
         seconds=seconds,
         rate=READS_PER_SECOND,
+        near=NEAR,
         alarm_every_s=ALARM_EVERY_S,
     )
     with (

@@ -37,6 +37,9 @@ class Plan:
     rate: float = 0.0
     # Different batches made beforehand, sent in turn.
     variety: int = 16
+    # Tags in front of each portal, read again and again; 0: all. A tag that was not read for the
+    # quiet time is judged and presented anew, which is other work than reading it.
+    near: int = 0
     window: int = 32
     # Seconds between reads of an unregistered tag, each of which must be alarmed; 0: none.
     alarm_every_s: float = 0.0
@@ -103,9 +106,10 @@ class LoadPortal:
         self.timings = Timings()
         self.challenge = Challenge()
         count = plan.batch_reads
+        near = min(plan.near or len(tags), len(tags))
         # Each batch reads the next tags, so that all of them are read before one is read again.
         self.picks = [
-            (first_tag + number * count + np.arange(count)) % len(tags)
+            (first_tag + (number * count + np.arange(count)) % near) % len(tags)
             for number in range(plan.variety)
         ]
         self.table = np.frombuffer(b"".join(tag.identity for tag in tags), np.uint8).reshape(

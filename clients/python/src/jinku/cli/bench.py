@@ -31,6 +31,7 @@ def bench() -> None:
 @click.option("--rate", default=0.0, help="Reads per second of each portal; 0: flat out.")
 @click.option("--batch", "batch_reads", default=8192, show_default=True, help="Reads per batch.",
               type=click.IntRange(1, 131_072))  # fmt: skip
+@click.option("--near", default=1000, show_default=True, help="Tags in front of each portal.")
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--alarm-every", default=0.0, help="Seconds between unregistered tags, per portal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -41,6 +42,7 @@ def load(
     portals: tuple[Path, ...],
     rate: float,
     batch_reads: int,
+    near: int,
     seconds: float,
     alarm_every: float,
     as_json: bool,
@@ -54,7 +56,13 @@ def load(
         replace(connection, certificate=path.with_suffix(".pem"), key=path.with_suffix(".key"))
         for path in portals
     ] or [connection]
-    plan = Plan(batch_reads=batch_reads, seconds=seconds, rate=rate, alarm_every_s=alarm_every)
+    plan = Plan(
+        batch_reads=batch_reads,
+        seconds=seconds,
+        rate=rate,
+        near=near,
+        alarm_every_s=alarm_every,
+    )
     with ExitStack() as stack:
         channels = [stack.enter_context(one.open()) for one in connections]
         running = [
