@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from core.clock import Clock, system_clock
-from core.decisions import Context, Decision, Handler, reason
+from core.decisions import Context, Decision, Handler
 from core.errors import DecideFailed, LedgerStopped, QueueFull
 from core.ledger.ledger import Entry, Ledger, Writing
 from core.ledger.tables import COMMANDS, WritableState
 from core.mechanisms.apply import Where, apply
+from core.procedures.repeats import decide_reused
 from core.store.v1.rows_pb2 import CommandRow
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.entry_pb2 import Outcome as EntryOutcome
-from jinku.event.v1.event_pb2 import AlarmRaised, Event, Events
+from jinku.event.v1.event_pb2 import Events
 from jinku.type.v1.command_pb2 import CommandId
-from jinku.type.v1.reason_pb2 import ReasonCode
 
 # The rules in force before policy packs exist (piece 5).
 POLICY_VERSION = "founding-1"
@@ -69,11 +69,12 @@ Handlers = Mapping[type[Message], Handler]
 def record(header: EntryHeader, events: Events, tables: WritableState) -> None:
     """Everything that an entry does to the tables. Replay calls this and nothing else."""
     key = tables.command_key(header.principal, header.command_id)
-    # A command id that came back with another body is journalled under the same id, and the first
-    # entry stays its answer.
-    if tables.get(COMMANDS, key) is None:
-        row = CommandRow(entry_index=header.index, request_digest=header.request_digest)
-        tables.put(COMMANDS, key, row)
+    # A command id that came back with another body: the first entry stays its answer, and this
+    # one is what that body is answered with from now on.
+    if tables.get(COMMANDS, key) is not None:
+        key = tables.altered_key(key, header.command, header.request_digest)
+    row = CommandRow(entry_index=header.index, request_digest=header.request_digest)
+    tables.put(COMMANDS, key, row)
     for ordinal, event in enumerate(events.events):
         apply(event, tables, Where(header.realm, header.index, ordinal))
 
@@ -97,18 +98,23 @@ class Writer:
 
     def _one(self, command: Command, writing: Writing) -> Committed | DecideFailed:
         state = writing.state
-        known = state.get(COMMANDS, state.command_key(command.principal, command.command_id))
-        if known is not None and known.request_digest == command.request_digest:
-            entry = writing.entry(known.entry_index)
-            return _committed(entry, repeated=True)
+        key = state.command_key(command.principal, command.command_id)
+        first = _recall(key, writing)
+        if first is not None:
+            if _is_same(command, first.header):
+                return first
+            name = command.request.DESCRIPTOR.full_name
+            altered = _recall(state.altered_key(key, name, command.request_digest), writing)
+            if altered is not None:
+                return altered
         self._last_ns = max(self._last_ns, self._clock())
         context = Context(
             realm=self._ledger.realm, entry_index=writing.next_index, decided_at_ns=self._last_ns,
             principal=command.principal, device_id=command.device_id,
             command_id=command.command_id, request_digest=command.request_digest,
         )  # fmt: skip
-        if known is not None:
-            decision = _reused(context)
+        if first is not None:
+            decision = decide_reused(first.events, state, context)
         else:
             try:
                 decision = self._handlers[type(command.request)].decide(
@@ -127,9 +133,22 @@ class Writer:
         return Committed(header.index, header, events, repeated=False)
 
 
-def _committed(entry: Entry, *, repeated: bool) -> Committed:
-    header = EntryHeader.FromString(entry.header)
-    return Committed(header.index, header, Events.FromString(entry.events), repeated)
+def _recall(key: bytes, writing: Writing) -> Committed | None:
+    """The entry that a command is remembered by."""
+    row = writing.state.get(COMMANDS, key)
+    if row is None:
+        return None
+    entry = writing.entry(row.entry_index)
+    header, events = EntryHeader.FromString(entry.header), Events.FromString(entry.events)
+    return Committed(header.index, header, events, repeated=True)
+
+
+def _is_same(command: Command, header: EntryHeader) -> bool:
+    """Whether it is the command of this entry: the same bytes mean another thing to another RPC."""
+    return (command.request.DESCRIPTOR.full_name, command.request_digest) == (
+        header.command,
+        header.request_digest,
+    )
 
 
 def _header(command: Command, context: Context, decision: Decision) -> EntryHeader:
@@ -149,16 +168,6 @@ def _header(command: Command, context: Context, decision: Decision) -> EntryHead
         reasons=decision.reasons,
         made_ids=context.made_ids,
     )
-
-
-def _reused(context: Context) -> Decision:
-    """A command id that comes back with another body is refused and alarmed."""
-    why = [reason(ReasonCode.REASON_CODE_COMMAND_ID_REUSED)]
-    alarm = AlarmRaised(
-        alarm_id=context.new_id(), reasons=why, command_id=context.command_id,
-        request_digest=context.request_digest,
-    )  # fmt: skip
-    return Decision(events=[Event(alarm_raised=alarm)], reasons=why)
 
 
 class Sequencer:

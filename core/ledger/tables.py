@@ -121,6 +121,13 @@ class State:
             "command-id", command_id.SerializeToString(deterministic=True)
         )
 
+    def altered_key(self, key: bytes, command: str, request_digest: bytes) -> bytes:
+        """Where a body that came under a known command id (`key`) is remembered: command's name
+        and digest, blinded.
+        """
+        body = command.encode() + b"\x00" + request_digest
+        return key + self._sealer.blind("command-body", body)[:16]
+
 
 class WritableState(State):
     """What `apply` is given: the same tables, to be changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from core.ledger.tables import CONTAINERS, PORTALS, TABLES, VAULTS, Table
 from core.mechanisms.history import places
 from core.procedures import queries
 from core.procedures.tags import tag_handlers
-from core.sequencer import Handlers
+from core.sequencer import Committed, Handlers
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 from jinku.type.v1.command_pb2 import CommandId, Extra
@@ -23,7 +24,7 @@ from jinku.type.v1.place_pb2 import Antenna, CustodyPlace
 from jinku.type.v1.tag_pb2 import TagState
 from jinku.v1 import registry_pb2
 from jinku.v1.common_pb2 import Outcome
-from jinku.v1.registry_pb2 import IssueTagRequest
+from jinku.v1.registry_pb2 import FreezeTagRequest, IssueTagRequest, RetireTagRequest
 from ledgers import HANDLERS, REALM, REGISTRAR, command
 from registrar import (
     ANTENNAS,
@@ -343,4 +344,28 @@ def test_same_command_again_gives_the_same_entry(registrar: Registrar) -> None:
     # Its entry holds an alarm and no tag, and the answer invents none.
     assert answer(third.header, third.events, Outcome()) == registry_pb2.IssueTagResponse(
         outcome=Outcome()
+    )
+
+
+def test_same_bytes_to_another_rpc_are_another_command(registrar: Registrar) -> None:
+    """Freeze and retire have the same form: the one's answer must never pass for the other's."""
+    identity = b"\x21" * 12
+    tag = registrar.accept(issue(identity))
+    box = registrar.get(label="K-1")
+    asked = [
+        command(form(identity=identity, note="lost"), epoch=9, sequence=1)
+        for form in (FreezeTagRequest, RetireTagRequest)
+    ]
+    assert asked[0].request_digest == asked[1].request_digest
+    frozen, other, again = (
+        one for one in registrar.writer.commit([*asked, asked[1]]) if isinstance(one, Committed)
+    )
+    assert frozen.accepted
+    assert (other.accepted, again) == (False, replace(other, repeated=True))
+    (alarmed,) = other.events.events
+    assert alarmed.alarm_raised.tag_id == tag.tag_id
+    assert alarmed.alarm_raised.container_id == box.container_id
+    assert (
+        alarmed.alarm_raised.institution_id
+        == row(registrar, CONTAINERS, box.container_id).institution_id
     )

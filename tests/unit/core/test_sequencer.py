@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from ledgers import HANDLERS, command, found, reopen
 
 from core.decisions import Handler
 from core.errors import DecideFailed, LedgerCorrupt, LedgerInUse, LedgerStopped, QueueFull
@@ -22,6 +22,7 @@ from jinku.type.v1.place_pb2 import InstitutionKind
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.v1.common_pb2 import Receipt
 from jinku.v1.registry_pb2 import RegisterInstitutionRequest
+from ledgers import HANDLERS, command, found, reopen
 
 HEAD = InstitutionKind.INSTITUTION_KIND_HEAD_OFFICE
 
@@ -82,6 +83,39 @@ def test_a_command_id_with_another_body_is_refused_and_alarmed(ledger: Ledger) -
     assert event.alarm_raised.request_digest == altered.header.request_digest
     assert one(ledger, institution("A"), epoch=5, sequence=1).repeated
     assert fsck(ledger).entries == 3
+
+
+def test_an_altered_body_is_journalled_once_and_answered_the_same(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    one(ledger, institution("A"), epoch=5, sequence=1)
+    batch = [command(institution(code), epoch=5, sequence=1) for code in "BBCB"]
+    results = Writer(ledger, HANDLERS).commit(batch)
+    altered = [r for r in results if isinstance(r, Committed)]
+    assert [r.entry_index for r in altered] == [2, 2, 3, 2]
+    assert [r.repeated for r in altered] == [False, True, False, True]
+    ledger.close()
+    again = reopen(tmp_path)
+    late = one(again, institution("B"), epoch=5, sequence=1)
+    assert (late.header, late.events) == (altered[0].header, altered[0].events)
+    assert again.size == 4
+    assert fsck(again).entries == 4
+    again.close()
+
+
+def test_the_alarm_names_what_the_first_command_was_about(ledger: Ledger) -> None:
+    first = one(ledger, institution("A"), epoch=5, sequence=1)
+    altered = one(ledger, institution("B"), epoch=5, sequence=1)
+    (alarmed,) = altered.events.events
+    assert alarmed.alarm_raised.institution_id == first.header.made_ids[0]
+    assert [why.item for why in altered.header.reasons] == ["5/1"]
+
+
+def test_the_same_id_of_another_principal_is_another_command(ledger: Ledger) -> None:
+    mine = command(institution("A"), epoch=5, sequence=1)
+    theirs = replace(mine, principal=mine.principal + "-2")
+    results = Writer(ledger, HANDLERS).commit([mine, theirs])
+    assert [r.repeated for r in results if isinstance(r, Committed)] == [False, False]
 
 
 def test_a_raising_procedure_changes_nothing(ledger: Ledger) -> None:
