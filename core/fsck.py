@@ -6,6 +6,7 @@ tables.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,8 @@ from pathlib import Path
 import lmdb
 
 from core.errors import LedgerCorrupt
-from core.ledger import layout
 from core.ledger.ledger import Ledger, open_environment
-from core.ledger.merkle import Frontier, leaf_hash
+from core.ledger.merkle import Fetch, Frontier, leaf_hash
 from core.ledger.note import NoteInvalid, open_note
 from core.ledger.tables import TABLES, WritableState
 from core.sequencer import record
@@ -46,9 +46,10 @@ def fsck(ledger: Ledger, progress: Progress = lambda _stage, _done, _total: None
     Raises LedgerCorrupt naming where and what first differs.
     """
     with tempfile.TemporaryDirectory(prefix="jinku-fsck-", dir=ledger.path) as scratch:
-        env, handles = open_environment(Path(scratch), 64)
+        env, handles = open_environment(Path(scratch), ledger.map_gib)
         try:
-            checkpoints = _replay(ledger, env, handles, progress)
+            with ledger.nodes() as node:
+                checkpoints = _replay(ledger, node, env, handles, progress)
             rows = _compare(ledger, env, handles, progress)
         finally:
             env.close()
@@ -56,13 +57,18 @@ def fsck(ledger: Ledger, progress: Progress = lambda _stage, _done, _total: None
 
 
 def _replay(
-    ledger: Ledger, env: lmdb.Environment, handles: dict[int, lmdb._Database], progress: Progress
+    ledger: Ledger,
+    node: Fetch,
+    env: lmdb.Environment,
+    handles: dict[int, lmdb._Database],
+    progress: Progress,
 ) -> int:
     """Hash every entry, check nodes and checkpoints on the way, and apply its events to empty
-    tables.
+    tables. How many checkpoints there are.
     """
     expected = _checkpoints(ledger)
-    frontier = Frontier(0, lambda _level, _index: b"")
+    checkpoints = len(expected)
+    frontier = Frontier(0, ledger.node)
     txn = env.begin(write=True)
     try:
         for index, entry in ledger.entries():
@@ -70,9 +76,10 @@ def _replay(
             if (header.index, header.realm) != (index, ledger.realm):
                 raise LedgerCorrupt(f"entry {index}", "stands at a place that is not its own")
             for level, at, hashed in frontier.append(leaf_hash(entry.leaf)):
-                if ledger.node(level, at) != hashed:
+                if node(level, at) != hashed:
                     raise LedgerCorrupt(f"Merkle node {level}/{at}", f"does not fit entry {index}")
-            if expected.pop(index + 1, frontier.root()) != frontier.root():
+            root = expected.pop(index + 1, None)
+            if root is not None and root != frontier.root():
                 raise LedgerCorrupt(f"checkpoint {index + 1}", "has another root hash")
             tables = WritableState(txn, handles, ledger.sealer)
             record(header, Events.FromString(entry.events), tables)
@@ -89,11 +96,13 @@ def _replay(
     if expected:
         raise LedgerCorrupt(f"checkpoint {min(expected)}", "is of entries that are not there")
     progress("replay", ledger.size, ledger.size)
-    return ledger.count(layout.CHECKPOINTS)
+    return checkpoints
 
 
 def _checkpoints(ledger: Ledger) -> dict[int, bytes]:
-    """Tree size → root hash of every stored checkpoint, signatures verified."""
+    """Tree size → root hash of every stored checkpoint, signatures verified: one for each commit,
+    because an entry's receipt is made with that of its own.
+    """
     found = {}
     for checkpoint in ledger.checkpoints():
         try:
@@ -101,6 +110,11 @@ def _checkpoints(ledger: Ledger) -> dict[int, bytes]:
         except NoteInvalid as error:
             raise LedgerCorrupt(f"checkpoint {checkpoint.tree_size}", str(error)) from None
         found[checkpoint.tree_size] = checkpoint.root_hash
+    ends = {*itertools.islice(ledger.commits(), 1, None), *([ledger.size] if ledger.size else [])}
+    odd = ends ^ found.keys()
+    if odd:
+        what = "is missing" if min(odd) in ends else "is of no commit"
+        raise LedgerCorrupt(f"checkpoint {min(odd)}", what)
     return found
 
 

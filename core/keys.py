@@ -115,6 +115,18 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    # What is sealed under a key must not outlive it.
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in this directory survive a power cut from now on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path, size: int) -> bytearray:

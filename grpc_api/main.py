@@ -223,7 +223,7 @@ def fsck(config: Path) -> None:
 
     disable_core_dumps()
     settings = read_settings(config)
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, probed=True)
     try:
         report = verify(ledger, show_progress)
     finally:

@@ -52,8 +52,10 @@ STREAM_RPC = "jinku.v1.PortalService/Stream"
 FLUSH_SECONDS = 0.2
 
 
-def open_ledger(settings: Settings, keys: RealmKeys | None = None) -> Ledger:
-    """The founded ledger of these settings.
+def open_ledger(
+    settings: Settings, keys: RealmKeys | None = None, *, probed: bool = False
+) -> Ledger:
+    """The founded ledger of these settings; `probed` as the ledger takes it.
 
     Raises:
         SettingsError: it is not founded, or the settings name other services than its founding.
@@ -68,6 +70,7 @@ def open_ledger(settings: Settings, keys: RealmKeys | None = None) -> Ledger:
         settings.realm.number,
         settings.realm.trust_domain,
         map_gib=settings.storage.ledger_map_gib,
+        probed=probed,
     )
     try:
         check_founding(ledger, settings)

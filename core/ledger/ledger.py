@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +21,8 @@ from pathlib import Path
 
 import lmdb
 
-from core.errors import LedgerCorrupt, LedgerInUse, LedgerStopped
-from core.keys import RealmKeys
+from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, LedgerStopped
+from core.keys import RealmKeys, sync_directory
 from core.ledger import layout
 from core.ledger.merkle import EMPTY_ROOT, Fetch, Frontier, inclusion_proof, leaf_hash, root_at
 from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note, parse_note
@@ -28,8 +32,14 @@ from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.v1.common_pb2 import Receipt
 
 RECEIPT_SIZE_MAX = 4096
+# What LMDB says of a file that it did not leave like this.
+_DAMAGE = (
+    lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
+    lmdb.PageNotFoundError, lmdb.VersionMismatchError,
+)  # fmt: skip
 _SUSPECT_FILE = "suspect"
 _LOCK_FILE = "owner.lock"
+_FILE = "the ledger's file"
 
 
 @dataclass(frozen=True)
@@ -49,16 +59,25 @@ class Ledger:
     """Opens, reads and proves. One process may hold it; its writer is the sequencer."""
 
     def __init__(
-        self, path: Path, keys: RealmKeys, realm: int, trust_domain: str, *, map_gib: int = 64
+        self,
+        path: Path,
+        keys: RealmKeys,
+        realm: int,
+        trust_domain: str,
+        *,
+        map_gib: int = 64,
+        probed: bool = False,
     ) -> None:
         """Open the ledger in directory `path`, or begin an empty one there, and verify its end.
 
-        After a fail-stop the whole journal is verified before anything is answered. Raises
-        LedgerInUse if another process has it, LedgerCorrupt if what is stored is not what was
-        written.
+        After a fail-stop the whole journal is verified before anything is answered. `probed`, and
+        after a fail-stop always: a child process reads every page first, so that a file whose
+        damage would end the process is named too. Raises LedgerInUse if another process has it,
+        LedgerCorrupt if what is stored is not what was written.
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
+        self.map_gib = map_gib
         self.realm = realm
         self.trust_domain = trust_domain
         self._signer: NoteSigner = keys.signer(trust_domain, realm)
@@ -69,12 +88,17 @@ class Ledger:
         # Of the newest entry: the writer's clock goes on from there.
         self.last_decided_at_ns = 0
         self._lock = _lock(path / _LOCK_FILE)
+        self._env: lmdb.Environment | None = None
         try:
+            suspect = (path / _SUSPECT_FILE).exists()
+            if probed or suspect:
+                probe(path)
             self._env, self._handles = open_environment(path, map_gib)
             self._cached_chunk = lru_cache(maxsize=64)(self._chunk)
-            self._verify_end()
+            self._verify_end(everything=suspect)
+            (path / _SUSPECT_FILE).unlink(missing_ok=True)
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     # -- reading
@@ -92,7 +116,7 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[State]:
         """The tables as of the last commit."""
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             yield State(txn, self._handles, self.sealer)
 
     def checkpoint(self) -> Checkpoint:
@@ -103,37 +127,48 @@ class Ledger:
         """One entry. IndexError if the journal is shorter."""
         if not 0 <= index < self.size:
             raise IndexError(f"the journal has {self.size} entries, there is no number {index}")
-        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
+        with self._snapshot() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
             if not cursor.set_range(layout.index_key(index)):
                 cursor.last()
             elif cursor.key() != layout.index_key(index):
                 cursor.prev()
-            first = layout.key_index(bytes(cursor.key()))
-        return self._cached_chunk(first)[index - first]
+            first = _index_of("journal", cursor.key())
+        chunk = self._cached_chunk(first)
+        if index - first >= len(chunk):
+            raise LedgerCorrupt(f"entry {index}", "is missing")
+        return chunk[index - first]
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """Index and entry of all that is durable now, from the commit on that holds `start`."""
-        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
+        with self._snapshot() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
             at_or_after = cursor.set_range(layout.index_key(start))
-            beyond = not at_or_after or layout.key_index(bytes(cursor.key())) > start
+            beyond = not at_or_after or _index_of("journal", cursor.key()) > start
             if beyond and not cursor.prev():
                 return
             for raw, sealed in cursor:
-                first = layout.key_index(bytes(raw))
+                first = _index_of("journal", raw)
                 for offset, entry in enumerate(self._open_chunk(first, bytes(sealed))):
                     if first + offset >= start:
                         yield first + offset, entry
 
+    def commits(self) -> Iterator[int]:
+        """Index of the first entry of every commit, in order."""
+        with self._snapshot() as txn, txn.cursor(db=self._handles[layout.JOURNAL]) as cursor:
+            for key in cursor.iternext(keys=True, values=False):
+                yield _index_of("journal", key)
+
     def proof(self, index: int, tree_size: int) -> list[bytes]:
         """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size."""
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             if tree_size > self.size:
                 raise ValueError(f"the journal has not yet {tree_size} entries")
             return inclusion_proof(index, tree_size, self._fetch(txn))
 
     def root(self, tree_size: int) -> bytes:
-        """Root hash of the first `tree_size` entries."""
-        with self._env.begin() as txn:
+        """Root hash of the first `tree_size` entries. ValueError unless tree_size ≤ size."""
+        with self._snapshot() as txn:
+            if tree_size > self.size:
+                raise ValueError(f"the journal has not yet {tree_size} entries")
             return root_at(tree_size, self._fetch(txn))
 
     def receipt(self, index: int, *, with_events: bool = True) -> Receipt:
@@ -143,7 +178,7 @@ class Ledger:
         The events are left out where they do not fit; their digest stands for them.
         """
         entry = self.entry(index)
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             checkpoint = self._checkpoint(txn, index)
             path = inclusion_proof(index, checkpoint.tree_size, self._fetch(txn))
         receipt = Receipt(
@@ -158,33 +193,40 @@ class Ledger:
 
     def node(self, level: int, index: int) -> bytes:
         """The stored hash of a complete subtree, 32 bytes. LedgerCorrupt if it is missing."""
-        with self._env.begin() as txn:
-            return self._fetch(txn)(level, index)
+        with self.nodes() as fetch:
+            return fetch(level, index)
+
+    @contextmanager
+    def nodes(self) -> Iterator[Fetch]:
+        """`node`, many times over."""
+        with self._snapshot() as txn:
+            yield self._fetch(txn)
 
     def checkpoints(self) -> Iterator[Checkpoint]:
         """Every stored checkpoint in order of size, its signature not verified."""
-        with self._env.begin() as txn, txn.cursor(db=self._handles[layout.CHECKPOINTS]) as cursor:
+        with self._snapshot() as txn, txn.cursor(db=self._handles[layout.CHECKPOINTS]) as cursor:
             for key, sealed in cursor:
                 note = self.sealer.open(layout.CHECKPOINTS, bytes(key), bytes(sealed))
                 yield parse_note(note.decode())
 
     def raw_rows(self, number: int) -> Iterator[tuple[bytes, bytes]]:
         """Key and sealed value of every row of a table, as stored."""
-        with self._env.begin() as txn, txn.cursor(db=self._handles[number]) as cursor:
+        with self._snapshot() as txn, txn.cursor(db=self._handles[number]) as cursor:
             for key, value in cursor:
                 yield bytes(key), bytes(value)
 
     def count(self, number: int) -> int:
         """How many rows a numbered database has."""
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             return int(txn.stat(self._handles[number])["entries"])
 
     def close(self) -> None:
-        """Release the files. Safe to call twice."""
+        """Release the files; whoever reads on gets LedgerStopped. Safe to call twice."""
         if self._lock >= 0:
-            self._env.close()
-            os.close(self._lock)
-            self._lock = -1
+            lock, self._lock = self._lock, -1
+            if self._env is not None:
+                self._env.close()
+            os.close(lock)
 
     # -- writing: for the sequencer
 
@@ -197,7 +239,7 @@ class Ledger:
         frontier, self._frontier = self._frontier, None
         if frontier is None:
             raise LedgerStopped("an earlier commit failed; open the ledger again")
-        with self._env.begin(write=True) as txn:
+        with self._snapshot(write=True) as txn:
             writing = Writing(self, txn, frontier)
             yield writing
             tip = writing.finish()
@@ -208,10 +250,23 @@ class Ledger:
         """Note that the outcome of a commit is unknown, so that the next opening verifies
         everything.
         """
-        with open(self.path / _SUSPECT_FILE, "wb") as marker:
-            os.fsync(marker.fileno())
+        (self.path / _SUSPECT_FILE).touch()
+        sync_directory(self.path)
 
     # -- inside
+
+    @contextmanager
+    def _snapshot(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
+        """A transaction, its errors told as ours."""
+        if self._env is None or self._lock < 0:
+            raise LedgerStopped("the ledger is closed")
+        try:
+            with self._env.begin(write=write) as txn:
+                yield txn
+        except lmdb.Error as error:
+            if self._lock < 0:
+                raise LedgerStopped("the ledger is closed") from None
+            raise _explain(error) from error
 
     def _fetch(self, txn: lmdb.Transaction) -> Fetch:
         handle = self._handles[layout.NODES]
@@ -236,14 +291,15 @@ class Ledger:
             if not found:
                 return self._signer.sign(0, EMPTY_ROOT)
             key = bytes(cursor.key())
+            tree_size = _index_of("checkpoint", key)
             note = self.sealer.open(layout.CHECKPOINTS, key, bytes(cursor.value())).decode()
         checkpoint = parse_note(note)
-        if checkpoint.tree_size != layout.key_index(key):
-            raise LedgerCorrupt(f"checkpoint {layout.key_index(key)}", "is of another tree size")
+        if checkpoint.tree_size != tree_size:
+            raise LedgerCorrupt(f"checkpoint {tree_size}", "is of another tree size")
         return checkpoint
 
     def _chunk(self, first: int) -> list[Entry]:
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             sealed = txn.get(layout.index_key(first), db=self._handles[layout.JOURNAL])
         if sealed is None:
             raise LedgerCorrupt(f"journal from {first}", "is missing")
@@ -256,12 +312,11 @@ class Ledger:
         except ValueError as error:
             raise LedgerCorrupt(f"journal from {first}", str(error)) from None
 
-    def _verify_end(self) -> None:
-        """Check the newest checkpoint against the nodes, and the entries of the last commit
-        against both.
+    def _verify_end(self, *, everything: bool) -> None:
+        """Check the newest checkpoint against the nodes, and the entries of the last commit, or of
+        all, against both.
         """
-        marker = self.path / _SUSPECT_FILE
-        with self._env.begin() as txn:
+        with self._snapshot() as txn:
             self._tip = self._checkpoint(txn, None)
             frontier = Frontier(self._tip.tree_size, self._fetch(txn))
         try:
@@ -271,19 +326,38 @@ class Ledger:
         if frontier.root() != self._tip.root_hash:
             raise LedgerCorrupt("the newest checkpoint", "its root hash is not that of the nodes")
         self._frontier = frontier
-        seen = 0 if marker.exists() else max(0, self.size - 1)
+        self._verify_counts()
+        seen = 0 if everything else max(0, self.size - 1)
+        rehashed = Frontier(0, self.node) if everything else None
         for index, entry in self.entries(seen):
             self._verify_entry(index, entry)
+            if rehashed is not None:
+                rehashed.append(leaf_hash(entry.leaf))
             seen = index + 1
         if seen != self.size:
             raise LedgerCorrupt("the journal", f"ends at {seen}, not {self.size}")
-        marker.unlink(missing_ok=True)
+        if rehashed is not None and rehashed.root() != self._tip.root_hash:
+            raise LedgerCorrupt("the newest checkpoint", "its root hash is not that of the entries")
+
+    def _verify_counts(self) -> None:
+        """A commit is one journal value, one checkpoint and its nodes: what was cut off or put back
+        at the end does not add up.
+        """
+        nodes, complete = self.count(layout.NODES), 2 * self.size - self.size.bit_count()
+        if nodes != complete:
+            raise LedgerCorrupt("the Merkle nodes", f"are {nodes}, not {complete}")
+        commits, checkpoints = self.count(layout.JOURNAL), self.count(layout.CHECKPOINTS)
+        if commits != checkpoints:
+            raise LedgerCorrupt("the journal", f"{commits} commits, {checkpoints} checkpoints")
+        if not self.size and any(self.count(table.number) for table in TABLES):
+            raise LedgerCorrupt("the journal", "is empty, and the tables are not")
 
     def _verify_entry(self, index: int, entry: Entry) -> None:
         header = EntryHeader.FromString(entry.header)
-        with self._env.begin() as txn:
-            expected = self._fetch(txn)(0, index)
-        if leaf_hash(entry.leaf) != expected or (header.index, header.realm) != (index, self.realm):
+        if leaf_hash(entry.leaf) != self.node(0, index) or (header.index, header.realm) != (
+            index,
+            self.realm,
+        ):
             raise LedgerCorrupt(f"entry {index}", "is not what was hashed")
         self.last_decided_at_ns = header.decided_at_ns
 
@@ -346,20 +420,78 @@ def open_environment(
     """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
     databases.
     """
-    env = lmdb.open(
-        str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
-        sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
+    try:
+        env = lmdb.open(
+            str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
+            sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
+        )  # fmt: skip
+    except lmdb.Error as error:
+        raise _explain(error) from error
+    try:
+        env.reader_check()
+        numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
+        handles = {number: env.open_db(b"%d" % number) for number in numbers}
+    except lmdb.Error as error:
+        env.close()
+        raise _explain(error) from error
+    # LMDB syncs its files, not the directories that name them.
+    sync_directory(path)
+    sync_directory(path.parent)
+    return env, handles
+
+
+# Reads every key and value of every database; 3: LMDB says no.
+_PROBE = """
+import lmdb, sys
+try:
+    env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=32)
+    with env.begin() as txn:
+        for name in [bytes(key) for key, _ in txn.cursor()]:
+            for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
+                bytes(key), bytes(value)
+except lmdb.Error as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def probe(path: Path) -> None:
+    """Read the whole environment in a child process. LedgerCorrupt if that one does not survive.
+
+    LMDB trusts its file: a page that points nowhere, or a file that was cut off, can end a process.
+    """
+    if not (path / "data.mdb").exists():
+        return
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", _PROBE, str(path)],
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-    env.reader_check()
-    numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
-    return env, {number: env.open_db(b"%d" % number) for number in numbers}
+    if child.returncode == 3:
+        raise LedgerCorrupt(_FILE, child.stdout.strip())
+    if child.returncode < 0:
+        how = signal.Signals(-child.returncode).name
+        raise LedgerCorrupt(_FILE, f"its pages are damaged or cut off: reading it ends in {how}")
+    if child.returncode:
+        raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
+
+
+def _explain(error: lmdb.Error) -> Exception:
+    """What LMDB says, as ours if it is about what is stored."""
+    return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error
+
+
+def _index_of(what: str, key: bytes | memoryview) -> int:
+    try:
+        return layout.key_index(bytes(key))
+    except struct.error:
+        raise LedgerCorrupt(f"{what} {bytes(key).hex()}", "has a key that is no number") from None
 
 
 def _lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise LedgerInUse(f"{path.parent}: another process has this ledger open") from None
     return descriptor

@@ -109,8 +109,18 @@ class Registrar:
 
     def __init__(self, directory: Path) -> None:
         found(directory)
-        self.ledger: Ledger = reopen(directory)
-        self.writer = Writer(self.ledger, HANDLERS)
+        self._take(reopen(directory))
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Registrar:
+        """On a ledger that is open already."""
+        made = cls.__new__(cls)
+        made._take(ledger)
+        return made
+
+    def _take(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.writer = Writer(ledger, HANDLERS)
 
     def run(self, request: Message) -> Answered:
         """Commit one command and answer it from its entry. What the procedure raised is raised."""

@@ -1,0 +1,244 @@
+"""Damage to the ledger's file, by hand or by chance: named, and never answered as if it were true."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from core.errors import JinkuError, LedgerCorrupt
+from core.fsck import Report, fsck
+from core.keys import RealmKeys
+from core.ledger import layout
+from core.ledger.ledger import Ledger
+from core.ledger.tables import CONTAINERS, INDEX, TABLES, TAGS, IndexKind
+from ledgers import REALM, TRUST_DOMAIN, reopen
+from registrar import Registrar, container, freeze, institution, issue, portal, retire, vault
+
+JOURNAL, NODES, CHECKPOINTS = layout.JOURNAL, layout.NODES, layout.CHECKPOINTS
+NUMBERS = [*(table.number for table in TABLES), JOURNAL, NODES, CHECKPOINTS]
+FIRST = bytes([1]) * 12
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed ledger with rows in most tables; tests copy it."""
+    directory = tmp_path_factory.mktemp("sound")
+    registrar = Registrar(directory)
+    for request in (institution(), vault(), portal()):
+        registrar.accept(request)
+    for number in range(1, 31):
+        registrar.accept(container(f"B-{number}"))
+        registrar.accept(issue(bytes([number]) * 12, f"B-{number}"))
+    registrar.accept(freeze(FIRST))
+    registrar.verify()
+    registrar.ledger.close()
+    return directory
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(sound, tmp_path / "copy")
+
+
+def open_probed(directory: Path) -> Ledger:
+    keys = RealmKeys.load(directory / "keys")
+    return Ledger(directory / "ledger", keys, REALM, TRUST_DOMAIN, map_gib=1, probed=True)
+
+
+def rows(directory: Path, number: int) -> list[tuple[bytes, bytes]]:
+    with lmdb.open(str(directory / "ledger"), max_dbs=32) as env:
+        handle = env.open_db(b"%d" % number)
+        with env.begin() as txn:
+            return [(bytes(key), bytes(value)) for key, value in txn.cursor(db=handle)]
+
+
+def edit(
+    directory: Path, number: int, change: Callable[[lmdb.Transaction, lmdb._Database], object]
+) -> None:
+    with lmdb.open(str(directory / "ledger"), max_dbs=32) as env:
+        handle = env.open_db(b"%d" % number)
+        with env.begin(write=True) as txn:
+            change(txn, handle)
+
+
+def verify(directory: Path) -> Report:
+    ledger = open_probed(directory)
+    try:
+        return fsck(ledger)
+    finally:
+        ledger.close()
+
+
+def test_a_copy_is_sound(copy: Path) -> None:
+    verify(copy)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_row_that_is_gone_is_named(copy: Path, number: int) -> None:
+    found = rows(copy, number)
+    for at in {0, len(found) // 2, len(found) - 1} if found else set():
+        key, value = found[at]
+        edit(copy, number, lambda txn, db, key=key: txn.delete(key, db=db))
+        with pytest.raises(LedgerCorrupt):
+            verify(copy)
+        edit(copy, number, lambda txn, db, key=key, value=value: txn.put(key, value, db=db))
+    verify(copy)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_row_that_nobody_wrote_is_named(copy: Path, number: int) -> None:
+    for key in (b"\0", b"\xff" * 8, b"\xff" * 9, b"\xff" * 40):
+        edit(copy, number, lambda txn, db, key=key: txn.put(key, b"\1" * 32, db=db))
+        with pytest.raises(LedgerCorrupt):
+            verify(copy)
+        edit(copy, number, lambda txn, db, key=key: txn.delete(key, db=db))
+    verify(copy)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_two_rows_that_changed_places_are_named(copy: Path, number: int) -> None:
+    found = rows(copy, number)
+    if len(found) < 2 or found[0][1] == found[-1][1]:
+        return
+    (first, this), (last, that) = found[0], found[-1]
+    edit(copy, number, lambda txn, db: (txn.put(first, that, db=db), txn.put(last, this, db=db)))
+    with pytest.raises(LedgerCorrupt):
+        verify(copy)
+
+
+def test_a_moved_row_is_never_answered(copy: Path) -> None:
+    (first, _), (_, other) = rows(copy, TAGS.number)[:2]
+    edit(copy, TAGS.number, lambda txn, db: txn.put(first, other, db=db))
+    ledger = reopen(copy)
+    with pytest.raises(LedgerCorrupt), ledger.read() as state:
+        state.get(TAGS, first)
+    ledger.close()
+
+
+def test_an_older_value_put_back_is_named(copy: Path) -> None:
+    """It opens, for it was written there once; the journal knows better."""
+    before = dict(rows(copy, TAGS.number))
+    ledger = reopen(copy)
+    with ledger.read() as state:
+        tag_id = state.find(IndexKind.TAG_IDENTITY, FIRST)
+        assert tag_id is not None
+    ledger.close()
+    shutil.copytree(copy, copy.parent / "later")
+    later = copy.parent / "later"
+    registrar = Registrar.of(reopen(later))
+    registrar.accept(retire(FIRST))
+    registrar.ledger.close()
+    edit(later, TAGS.number, lambda txn, db: txn.put(tag_id, before[tag_id], db=db))
+    with pytest.raises(LedgerCorrupt, match=tag_id.hex()):
+        verify(later)
+
+
+def test_a_missing_entry_is_named_where_it_is_read(copy: Path) -> None:
+    edit(copy, JOURNAL, lambda txn, db: txn.delete(layout.index_key(5), db=db))
+    edit(copy, CHECKPOINTS, lambda txn, db: txn.delete(layout.index_key(5), db=db))
+    ledger = reopen(copy)
+    assert ledger.entry(4)
+    with pytest.raises(LedgerCorrupt, match="entry 5"):
+        ledger.entry(5)
+    with pytest.raises(LedgerCorrupt):
+        fsck(ledger)
+    ledger.close()
+
+
+def test_a_journal_cut_off_at_its_end_does_not_open(copy: Path) -> None:
+    """The last commit's journal value and checkpoint: only tables and nodes are ahead now."""
+    for number in (JOURNAL, CHECKPOINTS):
+        key, _ = rows(copy, number)[-1]
+        edit(copy, number, lambda txn, db, key=key: txn.delete(key, db=db))
+    with pytest.raises(LedgerCorrupt, match="Merkle nodes"):
+        reopen(copy)
+
+
+def test_an_emptied_journal_does_not_pass_for_a_new_one(copy: Path) -> None:
+    for number in (JOURNAL, NODES, CHECKPOINTS):
+        edit(copy, number, lambda txn, db: txn.drop(db, delete=False))
+    with pytest.raises(LedgerCorrupt, match="is empty, and the tables are not"):
+        reopen(copy)
+
+
+def test_a_failed_opening_leaves_nothing_open(copy: Path) -> None:
+    secret = copy / "keys" / "realm.key"
+    right = secret.read_bytes()
+    secret.write_bytes(bytes(32))
+    with pytest.raises(LedgerCorrupt):
+        reopen(copy)
+    secret.write_bytes(right)
+    reopen(copy).close()
+
+
+def chances(count: int, seed: int) -> Iterator[tuple[str, random.Random]]:
+    chance = random.Random(seed)
+    for _ in range(count):
+        yield chance.choice(("bit", "page", "cut")), chance
+
+
+def spoil(content: bytearray, how: str, chance: random.Random) -> None:
+    at = chance.randrange(len(content))
+    if how == "bit":
+        content[at] ^= 1 << chance.randrange(8)
+    elif how == "page":
+        page = at - at % 4096
+        content[page : page + 4096] = chance.choice((bytes(4096), chance.randbytes(4096)))
+    else:
+        del content[at:]
+
+
+def campaign(sound: Path, directory: Path, count: int, seed: int) -> None:
+    """Spoil the file over and over: the finding is named, or every row is as it was."""
+    original = (sound / "ledger" / "data.mdb").read_bytes()
+    expected = {number: rows(sound, number) for number in NUMBERS}
+    named = 0
+    for how, chance in chances(count, seed):
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(sound, directory)
+        content = bytearray(original)
+        spoil(content, how, chance)
+        (directory / "ledger" / "data.mdb").write_bytes(content)
+        try:
+            report = verify(directory)
+        except LedgerCorrupt as error:
+            assert error.where
+            assert error.what
+            named += 1
+            continue
+        if report.entries == len(expected[JOURNAL]):
+            assert {number: rows(directory, number) for number in NUMBERS} == expected
+        else:
+            # LMDB fell back to its other meta page: the ledger as it was one commit before, which
+            # only a checkpoint kept elsewhere can tell from one that never went on.
+            assert report.entries == len(expected[JOURNAL]) - 1
+    assert named > count // 4
+
+
+def test_a_spoilt_file_is_named_or_harmless(sound: Path, tmp_path: Path) -> None:
+    campaign(sound, tmp_path / "spoilt", 40, seed=4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_spoilt_file_is_named_or_harmless_many_times(sound: Path, tmp_path: Path) -> None:
+    campaign(sound, tmp_path / "spoilt", 2000, seed=5)
+
+
+def test_a_probe_that_cannot_run_accuses_nobody(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ledger.ledger._PROBE", "import no_such_module")
+    with pytest.raises(JinkuError, match="could not be probed") as raised:
+        open_probed(copy)
+    assert not isinstance(raised.value, LedgerCorrupt)
+
+
+def test_rows_are_where_the_tests_think(sound: Path) -> None:
+    for number in (TAGS.number, CONTAINERS.number, INDEX.number, JOURNAL, NODES, CHECKPOINTS):
+        assert len(rows(sound, number)) > 2
