@@ -8,7 +8,7 @@ from core.clock import Clock, system_clock
 from core.errors import SettingsError
 from core.keys import RealmKeys
 from core.ledger.ledger import Ledger
-from core.procedures.founding import FOUNDING_HANDLERS
+from core.procedures.founding import FOUNDING_HANDLERS, OWN_NAME
 from core.sequencer import Command, Writer
 from core.store.v1.commands_pb2 import FoundRealm
 from jinku.type.v1.command_pb2 import CommandId, FoundingCommandId
@@ -30,7 +30,7 @@ def found_realm(
     """Begin the ledger in `path` with its founding entry; durable on return. Gives the
     checkpoints' verifier key.
 
-    SettingsError if the ledger has entries already.
+    SettingsError if the ledger has entries already, or names what is wrong with the founding.
     """
     ledger = Ledger(path, keys, request.realm, request.trust_domain, map_gib=map_gib)
     try:
@@ -41,13 +41,13 @@ def found_realm(
         request.checkpoint_key = ledger.verifier_key
         command = Command(
             request=request,
-            principal=principal_of(request.trust_domain, request.realm, "service", "jinkud"),
+            principal=principal_of(request.trust_domain, request.realm, "service", OWN_NAME),
             device_id=b"",
             command_id=CommandId(founding=FoundingCommandId(realm=request.realm)),
         )
         (result,) = Writer(ledger, FOUNDING_HANDLERS, clock).commit([command])
         if isinstance(result, Exception):
-            raise result
+            raise (result.__cause__ if isinstance(result.__cause__, SettingsError) else result)
         return ledger.verifier_key
     finally:
         ledger.close()

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from core.clock import Clock, system_clock
 from core.decisions import Context, Decision, Handler
 from core.errors import DecideFailed, LedgerStopped, QueueFull
-from core.ledger.ledger import Entry, Ledger, Writing
+from core.ledger.ledger import HEADER_SIZE_MAX, Entry, Ledger, Writing
 from core.ledger.tables import COMMANDS, WritableState
 from core.mechanisms.apply import Where, apply
 from core.procedures.repeats import decide_reused
@@ -128,6 +128,8 @@ class Writer:
         events = Events(events=decision.events, extras=decision.extras)
         entry = Entry(header.SerializeToString(deterministic=True),
                       events.SerializeToString(deterministic=True))  # fmt: skip
+        if len(entry.header) > HEADER_SIZE_MAX:
+            return DecideFailed(f"{header.command}: {len(entry.header)} bytes of header")
         record(header, events, writing.tables)
         writing.append(entry)
         return Committed(header.index, header, events, repeated=False)

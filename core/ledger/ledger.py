@@ -32,6 +32,9 @@ from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.v1.common_pb2 import Receipt
 
 RECEIPT_SIZE_MAX = 4096
+# What a receipt has left for the header: 63 hashes of a proof, the events' digest and the note of
+# the longest trust domain taken off.
+HEADER_SIZE_MAX = 1200
 # What LMDB says of a file that it did not leave like this.
 _DAMAGE = (
     lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,

@@ -15,24 +15,33 @@ from jinku.event.v1.event_pb2 import Event, FoundingService, RealmFounded
 
 # A portal's rights come with its registration, so no service is founded with them.
 SERVICE_ROLES = frozenset({Role.REGISTRAR, Role.AUDITOR})
+# What the entry's header has room for.
+SERVICES_MAX = 32
+# The service itself, under which it gives itself commands; nobody else has that name.
+OWN_NAME = "jinkud"
 
 
 def decide_found_realm(request: FoundRealm, state: State, context: Context) -> Decision:
     """The realm, its trust domain, its checkpoints' key and its first services.
 
     There is no refusal, because no caller waits for one: SettingsError names a role that is not
-    known, a service named twice, a realm of another number or one that is founded already.
+    known, a service named twice or as this one, too many of them, a realm of another number or one
+    that is founded already.
     """
     if context.entry_index or state.get(REALM, REALM_KEY) is not None:
         raise SettingsError("realm: it is founded already, and only once")
     if request.realm != context.realm:
         raise SettingsError(f"realm.number: {request.realm}, the ledger is of {context.realm}")
+    if len(request.services) > SERVICES_MAX:
+        raise SettingsError(f"realm.services: {len(request.services)}, at most {SERVICES_MAX}")
     names = [service.name for service in request.services]
     for service in request.services:
         unknown = sorted(set(service.roles) - SERVICE_ROLES)
         if unknown:
             known = ", ".join(sorted(SERVICE_ROLES))
             raise SettingsError(f"realm.services {service.name}: no role {unknown[0]}; {known}")
+        if service.name == OWN_NAME:
+            raise SettingsError(f"realm.services {OWN_NAME}: is the service's own name")
         if names.count(service.name) > 1:
             raise SettingsError(f"realm.services {service.name}: named twice")
     founded = RealmFounded(

@@ -37,6 +37,9 @@ from jinku.v1.registry_pb2 import (
 )
 
 PORT_MAX = 255
+# A list of 64 antennas can be wrong 64 times; whoever mends it needs the first few, and a receipt
+# has room for no more.
+PORT_FAULTS_MAX = 8
 
 
 def decide_register_institution(
@@ -142,11 +145,12 @@ def _antenna_faults(antennas: list[Antenna]) -> Iterator[str]:
     for side in (AntennaSide.ANTENNA_SIDE_INNER, AntennaSide.ANTENNA_SIDE_OUTER):
         if side not in sides:
             yield f"{AntennaSide.Name(side).removeprefix('ANTENNA_SIDE_')} 0"
-    for port, count in sorted(Counter(antenna.port for antenna in antennas).items()):
-        if count > 1:
-            yield f"port {port} × {count}"
-        if not 1 <= port <= PORT_MAX:
-            yield f"port {port}"
+    ports = sorted(Counter(antenna.port for antenna in antennas).items())
+    faults = [f"port {port} × {count}" for port, count in ports if count > 1]
+    faults += [f"port {port}" for port, _ in ports if not 1 <= port <= PORT_MAX]
+    yield from faults[:PORT_FAULTS_MAX]
+    if faults[PORT_FAULTS_MAX:]:
+        yield f"+ {len(faults) - PORT_FAULTS_MAX}"
 
 
 def decide_register_container(

@@ -206,9 +206,7 @@ def campaign(sound: Path, directory: Path, count: int, seed: int) -> None:
         (directory / "ledger" / "data.mdb").write_bytes(content)
         try:
             report = verify(directory)
-        except LedgerCorrupt as error:
-            assert error.where
-            assert error.what
+        except LedgerCorrupt:
             named += 1
             continue
         if report.entries == len(expected[JOURNAL]):

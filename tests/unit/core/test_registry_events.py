@@ -243,6 +243,8 @@ def test_founding_makes_the_realm_and_its_services(bank: Bank) -> None:
         (FoundRealm(realm=REALM + 1), "realm.number"),
         (FoundRealm(realm=REALM, services=[spec("a", "PORTAL")]), "no role PORTAL"),
         (FoundRealm(realm=REALM, services=[spec("a", "AUDITOR"), spec("a")]), "named twice"),
+        (FoundRealm(realm=REALM, services=[spec("jinkud")]), "own name"),
+        (FoundRealm(realm=REALM, services=[spec(f"s{n}") for n in range(33)]), "at most 32"),
     ],
 )
 def test_wrong_founding_is_told(tmp_path: Path, request_: FoundRealm, said: str) -> None:

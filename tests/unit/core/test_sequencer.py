@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import lmdb
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from core.decisions import Handler
+from core.decisions import Decision, Handler, reason
 from core.errors import DecideFailed, LedgerCorrupt, LedgerInUse, LedgerStopped, QueueFull
 from core.fsck import fsck
-from core.ledger.ledger import Ledger
+from core.ledger.ledger import HEADER_SIZE_MAX, RECEIPT_SIZE_MAX, Ledger
 from core.ledger.merkle import leaf_hash, root_from_proof
-from core.ledger.note import open_note
+from core.ledger.note import NoteSigner, open_note
+from core.realm import principal_of
 from core.sequencer import Committed, Sequencer, Writer
 from jinku.event.v1.entry_pb2 import EntryHeader
-from jinku.type.v1.place_pb2 import InstitutionKind
+from jinku.type.v1.place_pb2 import Antenna, InstitutionKind
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.v1.common_pb2 import Receipt
-from jinku.v1.registry_pb2 import RegisterInstitutionRequest
+from jinku.v1.registry_pb2 import (
+    IssueTagRequest,
+    RegisterContainerRequest,
+    RegisterInstitutionRequest,
+    RegisterPortalRequest,
+)
 from ledgers import HANDLERS, command, found, reopen
 
 HEAD = InstitutionKind.INSTITUTION_KIND_HEAD_OFFICE
@@ -154,6 +165,47 @@ def test_receipts_prove_and_stay_the_same(ledger: Ledger) -> None:
         check_receipt(ledger.receipt(index), index, ledger.verifier_key)
 
 
+def test_the_longest_header_leaves_room_for_the_longest_proof(ledger: Ledger) -> None:
+    longest = "x" * 255
+    principal = principal_of(longest, 2**32 - 1, "service", "s" * 64)
+    code = "C" * 64
+    antennas = [Antenna(port=2**32 - 1 - n, side="ANTENNA_SIDE_INNER") for n in range(64)]
+    asked = [
+        RegisterPortalRequest(vault_code=code, name="g" * 64, antennas=antennas),
+        RegisterContainerRequest(institution_code=code, label=code, vault_code=code),
+        IssueTagRequest(container_label=code, identity=bytes(16), key_version=2**32 - 1),
+    ]
+    top = 2**64 - 1
+    commands = [
+        replace(
+            command(what, epoch=top, sequence=top - n), principal=principal, device_id=bytes(16)
+        )
+        for n, what in enumerate(asked)
+    ]
+    for result in Writer(ledger, HANDLERS).commit(commands):
+        assert isinstance(result, Committed)
+        assert result.header.ByteSize() <= HEADER_SIZE_MAX
+    signer = NoteSigner(f"{longest}/jinku/{2**32 - 1}", Ed25519PrivateKey.generate())
+    receipt = Receipt(
+        header=bytes(HEADER_SIZE_MAX),
+        events_digest=bytes(32),
+        inclusion_proof=[bytes(32)] * 63,
+        checkpoint=signer.sign(2**63, bytes(32)).note,
+    )
+    assert receipt.ByteSize() <= RECEIPT_SIZE_MAX
+
+
+def test_a_header_that_no_receipt_holds_is_not_recorded(ledger: Ledger) -> None:
+    def verbose(*_: object) -> Decision:
+        return Decision(reasons=[reason(ReasonCode.REASON_CODE_VAULT_EXISTS, "x" * 64)] * 20)
+
+    handler = Handler(RegisterInstitutionRequest, verbose)
+    handlers = {RegisterInstitutionRequest: handler}
+    (result,) = Writer(ledger, handlers).commit([command(institution("A"))])
+    assert isinstance(result, DecideFailed)
+    assert fsck(ledger).entries == 1
+
+
 def check_receipt(receipt: Receipt, index: int, verifier_key: str) -> None:
     assert receipt.ByteSize() <= 4096
     assert sha256(receipt.events).digest() == receipt.events_digest
@@ -232,6 +284,109 @@ def test_a_failed_commit_lets_nobody_write_on(ledger: Ledger) -> None:
     assert ledger.size == 1
     with pytest.raises(LedgerStopped), ledger.writing():
         pass
+
+
+def test_a_full_map_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: Ledger) -> None:
+    one(ledger, institution("A"))
+    root = ledger.checkpoint().root_hash
+    ledger._env.set_mapsize(1 << 20)  # type: ignore[union-attr]
+    stopped: list[BaseException] = []
+    sequencer = Sequencer(ledger, HANDLERS, on_stop=stopped.append)
+    sequencer.start()
+    accepted = 0
+    with pytest.raises(LedgerStopped):
+        for number in range(10_000):
+            sequencer.submit(command(institution(f"I{number}"))).result(10)
+            accepted += 1
+    sequencer.stop()
+    assert isinstance(stopped[0], lmdb.MapFullError)
+    assert ledger.size == 2 + accepted
+    check_receipt(ledger.receipt(ledger.size - 1), ledger.size - 1, ledger.verifier_key)
+    assert ledger.checkpoint().root_hash != root
+    ledger.close()
+    again = reopen(tmp_path)
+    assert fsck(again).entries == 2 + accepted
+    again.close()
+
+
+DISK_FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from ledgers import HANDLERS, command, reopen
+from core.errors import LedgerStopped
+from core.sequencer import Sequencer
+from jinku.v1.registry_pb2 import RegisterInstitutionRequest
+directory = Path(sys.argv[1])
+ledger = reopen(directory)
+room = (directory / "ledger" / "data.mdb").stat().st_size + (1 << 17)
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+sequencer = Sequencer(ledger, HANDLERS)
+sequencer.start()
+for number in range(10_000):
+    request = RegisterInstitutionRequest(code=f"{number}", name="x" * 200, kind=2)
+    try:
+        print(sequencer.submit(command(request)).result().entry_index, flush=True)
+    except LedgerStopped:
+        print("stopped", ledger.size, flush=True)
+        break
+"""
+
+
+def test_a_full_disk_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.close()
+    support = Path(__file__).parents[2] / "support"
+    ran = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, str(tmp_path), str(support)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    *acknowledged, last = ran.stdout.splitlines()
+    assert acknowledged == [str(number) for number in range(1, len(acknowledged) + 1)]
+    assert last == f"stopped {len(acknowledged) + 1}"
+    assert (tmp_path / "ledger" / "suspect").exists()
+    again = reopen(tmp_path)
+    assert len(acknowledged) + 1 <= again.size == fsck(again).entries
+    again.close()
+
+
+def test_receipts_asked_for_while_others_are_written(ledger: Ledger) -> None:
+    sequencer = Sequencer(ledger, HANDLERS)
+    sequencer.start()
+
+    def client(name: int) -> None:
+        for number in range(40):
+            committed = sequencer.submit(command(institution(f"{name}-{number}"))).result(30)
+            for index in (committed.entry_index, number % ledger.size):
+                check_receipt(ledger.receipt(index), index, ledger.verifier_key)
+            newest = ledger.checkpoint()
+            assert ledger.root(newest.tree_size) == newest.root_hash
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(client, range(16)))
+    sequencer.stop()
+    assert ledger.size == 1 + 16 * 40
+
+
+def test_who_reads_a_closed_ledger_is_told(ledger: Ledger) -> None:
+    begun, told = threading.Event(), []
+
+    def read() -> None:
+        try:
+            while True:
+                for index, _ in ledger.entries():
+                    ledger.receipt(index)
+                    begun.set()
+        except LedgerStopped as error:
+            told.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    assert begun.wait(10)
+    ledger.close()
+    for reader in readers:
+        reader.join(10)
+    assert len(told) == 4
 
 
 def test_one_process_at_a_time(tmp_path: Path, ledger: Ledger) -> None:
