@@ -53,6 +53,10 @@ class Metrics:
         self._reads = Counter(
             "jinku_portal_reads", "Reads of portals, by verdict", ["verdict"], registry=registry
         )
+        self._untracked = Counter(
+            "jinku_portal_reads_untracked", "Genuine reads of tags that no track was left for",
+            registry=registry,
+        )  # fmt: skip
         self._streams_cut = Counter(
             "jinku_calls_cut", "Calls cancelled because the peer kept us waiting",
             registry=registry,
@@ -87,6 +91,10 @@ class Metrics:
         for verdict, count in counts.items():
             if count:
                 self._reads.labels(verdict).inc(count)
+
+    def portal_untracked(self, reads: int) -> None:
+        """Genuine reads that no passage will be made of: portal.tracks_max is too small."""
+        self._untracked.inc(reads)
 
     def serving(self, value: bool) -> None:
         self._serving.set(1 if value else 0)

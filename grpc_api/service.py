@@ -221,6 +221,7 @@ class Service:
                 on_failure=self.fail,
                 on_incident=self._note_incident,
                 on_verdicts=self._count_verdicts,
+                on_untracked=self.metrics.portal_untracked,
             )
         )
         self._opened.callback(self.desk.stop)

@@ -64,9 +64,15 @@ class Separator:
         # ones by their number, exactly.
         self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]
 
-    def separate(self, columns: Columns, verdicts: U8, numbers: U32) -> Batch:
-        """The distinct identities of the reads that are neither genuine nor malformed."""
+    def separate(
+        self, columns: Columns, verdicts: U8, numbers: U32, left_out: U32 | None = None
+    ) -> Batch:
+        """The distinct identities of the reads that are neither genuine nor malformed, and of the
+        genuine ones in the rows `left_out`.
+        """
         rows = np.flatnonzero(~np.isin(verdicts, _FAULTLESS))
+        if left_out is not None and len(left_out):
+            rows = np.union1d(rows, left_out)
         if not len(rows):
             return Batch([])
         unknown = verdicts[rows] == Verdict.VERDICT_UNKNOWN_TAG

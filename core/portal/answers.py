@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.ledger.ledger import Ledger
 from core.ledger.tables import CONTAINERS, TAGS, VAULTS, IndexKind, State
 from core.portal.alarms import Held
 from core.portal.columns import U8
@@ -106,37 +107,58 @@ def look_up(state: State, identity: bytes) -> Known | None:
     return Known(tag_id, tag, state.get(CONTAINERS, tag.container_id))
 
 
-def present_genuine(state: State, identity: bytes, vault_id: bytes) -> PresentedTag:
-    """Whether a tag that proved itself may pass now, by the registry as it is now."""
-    known = look_up(state, identity)
-    item = identity.hex().upper()
-    if known is None:
-        record = ReasonRecord(code=ReasonCode.REASON_CODE_TAG_UNKNOWN, item=item)
-        return _presented(identity, None, [record])
-    code = {
-        TagState.TAG_STATE_ACTIVE: None,
-        TagState.TAG_STATE_FROZEN: ReasonCode.REASON_CODE_TAG_FROZEN,
-    }.get(known.tag.state, ReasonCode.REASON_CODE_TAG_DEAD)
-    if code is not None:
-        record = ReasonRecord(code=code, item=item, item_id=known.tag_id)
-        return _presented(identity, known, [record])
-    if known.container is None or not _may_be_here(state, known.container, vault_id):
-        label = known.container.label if known.container else item
-        code = ReasonCode.REASON_CODE_CONTAINER_OF_ANOTHER_PLACE
-        record = ReasonRecord(code=code, item=label, item_id=known.tag.container_id)
-        return _presented(identity, known, [record])
-    return _presented(identity, known, [])
+class Presenter:
+    """Presents the tags of one batch, by the registry as it is now: one snapshot of it."""
+
+    def __init__(self, ledger: Ledger, vault_id: bytes) -> None:
+        self._ledger = ledger
+        self._vault_id = vault_id
+        # Whether a holder is a vault: boxes that come together have the same few holders.
+        self._vaults: dict[bytes, bool] = {}
+
+    def present(
+        self, held: Iterable[Held], genuine: Iterable[tuple[bytes, bytes]]
+    ) -> list[PresentedTag]:
+        """First what must not pass, then the tags that proved themselves (identity, tag id)."""
+        with self._ledger.read() as state:
+            tags = [_present_held(state, one) for one in held]
+            tags += [self._genuine(state, identity, tag_id) for identity, tag_id in genuine]
+        return tags
+
+    def _genuine(self, state: State, identity: bytes, tag_id: bytes) -> PresentedTag:
+        tag = state.get(TAGS, tag_id)
+        if tag is None:
+            code = ReasonCode.REASON_CODE_TAG_UNKNOWN
+            return _presented(identity, None, [ReasonRecord(code=code, item=_item(identity))])
+        known = Known(tag_id, tag, state.get(CONTAINERS, tag.container_id))
+        if tag.state != TagState.TAG_STATE_ACTIVE:
+            frozen = tag.state == TagState.TAG_STATE_FROZEN
+            code = ReasonCode.REASON_CODE_TAG_FROZEN if frozen else ReasonCode.REASON_CODE_TAG_DEAD
+            record = ReasonRecord(code=code, item=_item(identity), item_id=tag_id)
+            return _presented(identity, known, [record])
+        if known.container is None or not self._may_be_here(state, known.container):
+            label = known.container.label if known.container else _item(identity)
+            code = ReasonCode.REASON_CODE_CONTAINER_OF_ANOTHER_PLACE
+            record = ReasonRecord(code=code, item=label, item_id=tag.container_id)
+            return _presented(identity, known, [record])
+        return _presented(identity, known, [])
+
+    def _may_be_here(self, state: State, container: ContainerRow) -> bool:
+        """False if another vault has it under its roof, as far as anybody recorded."""
+        custody = container.custody
+        holder_id = custody.holder_id
+        if custody.place != CustodyPlace.CUSTODY_PLACE_WITH_HOLDER or holder_id == self._vault_id:
+            return True
+        if holder_id not in self._vaults:
+            self._vaults[holder_id] = state.get(VAULTS, holder_id) is not None
+        return not self._vaults[holder_id]
 
 
-def _may_be_here(state: State, container: ContainerRow, vault_id: bytes) -> bool:
-    """False if another vault has it under its roof, as far as anybody recorded."""
-    custody = container.custody
-    if custody.place != CustodyPlace.CUSTODY_PLACE_WITH_HOLDER or custody.holder_id == vault_id:
-        return True
-    return state.get(VAULTS, custody.holder_id) is None
+def _item(identity: bytes) -> str:
+    return identity.hex().upper()
 
 
-def present_held(state: State, held: Held) -> PresentedTag:
+def _present_held(state: State, held: Held) -> PresentedTag:
     """A tag that did not prove itself, or may not pass."""
     known = look_up(state, held.identity)
     tag_id, tag_state = (known.tag_id, known.tag.state) if known else (b"", 0)

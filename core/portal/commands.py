@@ -25,6 +25,8 @@ from jinku.type.v1.tag_pb2 import TagState, Verdict
 SUBMITTED_MAX: Final = 64
 
 CAUSES: Final[dict[int, ReasonCode]] = {
+    # Genuine, and there was no room to follow it.
+    Verdict.VERDICT_GENUINE: ReasonCode.REASON_CODE_PASSAGE_UNDETERMINED,
     Verdict.VERDICT_UNKNOWN_TAG: ReasonCode.REASON_CODE_TAG_UNKNOWN,
     Verdict.VERDICT_BAD_EVIDENCE: ReasonCode.REASON_CODE_TAG_EVIDENCE_FORGED,
     Verdict.VERDICT_REPLAYED: ReasonCode.REASON_CODE_TAG_EVIDENCE_REPLAYED,

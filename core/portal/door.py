@@ -50,6 +50,8 @@ class Judged:
     # Rows of the tags newly seen, and the tags that went.
     fresh: U32
     gone: list[Gone]
+    # A row of each genuine tag that there was no room to follow: nobody will say where it went.
+    left_out: U32
     # Whether its alarms have still to be looked at.
     alarming: bool
 
@@ -147,15 +149,21 @@ class Door:
         faultless = counts[Verdict.VERDICT_GENUINE] + counts[Verdict.VERDICT_MALFORMED]
         with self.changed:
             sequence = self.taken_sequence + 1
-            gone, fresh = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
+            before = self.tracker.overflow
+            seen = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
+            alarming = faultless < len(columns) or bool(len(seen.left_out))
             judged = Judged(
                 sequence, columns, result.verdicts, result.numbers, state,
-                self._is_live(state, columns, now_ns), fresh, gone, faultless < len(columns),
+                self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
+                alarming,
             )  # fmt: skip
+            untracked = self.tracker.overflow - before
             if judged.alarming:
                 self.alarming.add(sequence)
             self.unsettled += 1
             self.last_read_ns = max(self.last_read_ns, columns.last_ns)
+        if untracked:
+            self.parts.on_untracked(untracked)
         block = Block(
             columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count
         )
@@ -187,7 +195,7 @@ class Door:
     def _is_live(self, state: ChallengeState, columns: Columns, now_ns: int) -> bool:
         if state == ChallengeState.CHALLENGE_STATE_NOT_NEEDED:
             # Counters prove no time: reads that were kept back open no gate either.
-            return columns.last_ns >= now_ns - self.parts.challenges.live_ns
+            return columns.first_ns >= now_ns - self.parts.challenges.live_ns
         return state == ChallengeState.CHALLENGE_STATE_LIVE
 
     def _position(self) -> Position:
@@ -230,21 +238,23 @@ class Door:
         for sequence, block in batches:
             columns = block.columns
             gone: list[Gone] = []
+            left_out = nothing
             numbers = self.parts.directory.index.find_many(columns.identity)
             if sequence >= position.replay_from:
                 genuine = np.unique(numbers[block.verdicts == Verdict.VERDICT_GENUINE])
                 decided |= self._decided(np.setdiff1d(genuine, seen).tolist())
                 seen = np.union1d(seen, genuine).astype(np.uint32)
                 verdicts = leave_out_decided(columns, block.verdicts, numbers, decided)
-                gone, _ = self.tracker.observe(sequence, columns, verdicts, numbers)
+                gone, _, left_out = self.tracker.observe(sequence, columns, verdicts, numbers)
             faulty = ~np.isin(block.verdicts, (Verdict.VERDICT_GENUINE, Verdict.VERDICT_MALFORMED))
-            alarming = sequence >= position.alarms_from and bool(faulty.any())
+            alarming = sequence >= position.alarms_from and bool(faulty.any() or len(left_out))
             if alarming:
                 self.alarming.add(sequence)
             state = ChallengeState.CHALLENGE_STATE_UNSPECIFIED
             judged = Judged(
-                sequence, columns, block.verdicts, numbers, state, False, nothing, gone, alarming
-            )
+                sequence, columns, block.verdicts, numbers, state, False, nothing, gone, left_out,
+                alarming,
+            )  # fmt: skip
             handle(judged)
             count += 1
         return count

@@ -34,6 +34,8 @@ class Parts:
     on_incident: Callable[[BaseException], None] = lambda _: None
     # Verdicts of a batch that has become durable, (N,) uint8.
     on_verdicts: Callable[[U8], None] = lambda _: None
+    # Genuine reads of tags that no track was left for.
+    on_untracked: Callable[[int], None] = lambda _: None
     clock: Clock = system_clock
     # Nanoseconds that only go forwards: how long a portal has been silent.
     monotonic: Clock = time.monotonic_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
@@ -11,13 +12,13 @@ import numpy as np
 
 from core.ledger.tables import CONTAINERS, TAGS, State
 from core.portal import answers
-from core.portal.alarms import Held
+from core.portal.alarms import REMEMBERED_MAX, Batch, Held
 from core.portal.commands import Dispatcher, Finished, reasons_of
 from core.portal.door import Door, Judged
 from core.portal.tracker import Gone
 from core.sequencer import Committed
 from jinku.type.v1.tag_pb2 import Direction, Verdict
-from jinku.v1.portal_pb2 import PresentedTag, StreamResponse
+from jinku.v1.portal_pb2 import StreamResponse
 
 Tell = Callable[[StreamResponse], None]
 
@@ -40,12 +41,16 @@ class Settler:
         # Tags that are here and were not presented on this stream: seen before it, or in spooled
         # reads only.
         self._unpresented = set(door.tracker.numbers())
+        # Causes for which this stream was told to hold an identity, until it is told otherwise.
+        self._held: OrderedDict[bytes, frozenset[int]] = OrderedDict()
 
     def handle(self, judged: Judged) -> None:
         """A batch is durable: tell of the tags in it, queue what it causes."""
-        held = self._sift(judged)
+        batch, new = self._sift(judged)
+        # Before: a tag may have gone and come back within the batch.
+        self._unpresented.difference_update(one.number for one in judged.gone)
         if judged.live:
-            self._present(judged, held)
+            self._present(judged, batch, new)
         else:
             self._unpresented.update(judged.numbers[judged.fresh].tolist())
         self.handle_gone(judged.gone)
@@ -55,19 +60,22 @@ class Settler:
         gone = list(gone)
         if not gone:
             return
+        strays = []
         with self._parts.ledger.read() as state:
             for one in gone:
-                self._unpresented.discard(one.number)
                 tag_id = self._parts.directory.tag_id(one.number)
                 container_id, label = _box(state, tag_id)
                 if one.direction == Direction.DIRECTION_STRAY:
                     self._settle(one)
-                    self._tell(answers.passage(one, tag_id, container_id, label, None))
+                    strays.append(answers.passage(one, tag_id, container_id, label, None))
                 else:
                     self.dispatcher.add(
                         self._door.commands.passage(self._door.epoch, tag_id, one),
                         partial(self._passed, one, tag_id, container_id, label),
                     )
+        # Afterwards: a portal that does not read must not keep a snapshot of the ledger open.
+        for message in strays:
+            self._tell(message)
 
     def drain(self) -> None:
         """Submit what is queued and wait until all of it is durable.
@@ -103,12 +111,14 @@ class Settler:
 
     # -- alarms ----------------------------------------------------------------------------------
 
-    def _sift(self, judged: Judged) -> list[Held]:
-        """Queue the alarms of a batch; what is new of the identities that must not pass."""
+    def _sift(self, judged: Judged) -> tuple[Batch, list[Held]]:
+        """Queue the alarms of a batch; the identities that must not pass, and what is new of them."""
         if not judged.alarming:
-            return []
+            return Batch([]), []
         door, sequence = self._door, judged.sequence
-        batch = self._parts.separator.separate(judged.columns, judged.verdicts, judged.numbers)
+        batch = self._parts.separator.separate(
+            judged.columns, judged.verdicts, judged.numbers, judged.left_out
+        )
         now_ns = door.now_ns()
         with door.changed:
             new, raised = door.alarms.sift(batch, sequence, now_ns)
@@ -118,7 +128,7 @@ class Settler:
             with self._parts.ledger.read() as state:
                 for held in raised:
                     self._queue_alarm(state, held, sequence)
-        return new
+        return batch, new
 
     def _queue_alarm(self, state: State, held: Held, sequence: int) -> None:
         known = answers.look_up(state, held.identity)
@@ -146,22 +156,41 @@ class Settler:
 
     # -- presentations ---------------------------------------------------------------------------
 
-    def _present(self, judged: Judged, held: list[Held]) -> None:
+    def _present(self, judged: Judged, batch: Batch, new: list[Held]) -> None:
+        held = self._to_hold(batch, new)
         rows = judged.fresh.tolist()
         if self._unpresented:
             rows += self._seen_again(judged)
-        identities = [judged.columns.identity[row].tobytes() for row in rows]
-        if not identities and not held:
+        numbers = dict.fromkeys(judged.numbers[rows].tolist())
+        # Where a copy shows itself beside it, a genuine tag is not let through either.
+        for one in batch.held:
+            numbers.pop(one.number, None)
+        if not numbers and not held:
             return
-        tags: list[PresentedTag] = []
-        with self._parts.ledger.read() as state:
-            tags += [answers.present_held(state, one) for one in held]
-            tags += [
-                answers.present_genuine(state, identity, self._door.vault_id)
-                for identity in dict.fromkeys(identities)
-            ]
+        presenter = answers.Presenter(self._parts.ledger, self._door.vault_id)
+        directory = self._parts.directory
+        tags = presenter.present(
+            held,
+            [(directory.index.identity_of(number), directory.tag_id(number)) for number in numbers],
+        )
+        for tag in tags[len(held) :]:
+            self._held.pop(tag.identity, None)
         for message in answers.presentations(judged.sequence, tags):
             self._tell(message)
+
+    def _to_hold(self, batch: Batch, new: list[Held]) -> list[Held]:
+        """What is new, and what this stream was not told to hold since it was last released."""
+        fresh = {one.identity for one in new}
+        found = []
+        for one in batch.held:
+            causes = self._held.get(one.identity, frozenset())
+            if one.identity in fresh or not causes.issuperset(one.causes):
+                found.append(one)
+                self._held[one.identity] = causes.union(one.causes)
+                self._held.move_to_end(one.identity)
+        while len(self._held) > 2 * REMEMBERED_MAX:
+            self._held.popitem(last=False)
+        return found
 
     def _seen_again(self, judged: Judged) -> list[int]:
         """A genuine row of each tag that had not been presented; they are now."""

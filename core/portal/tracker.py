@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,14 @@ class Gone:
     reads_outer: int
 
 
+class Observed(NamedTuple):
+    """What a batch showed."""
+
+    gone: list[Gone]  # tags that had gone before or within it
+    fresh: U32  # rows of the tags newly seen
+    left_out: U32  # a row of each genuine tag that no track was left for
+
+
 class Tracker:
     """The tracks of one portal. One thread at a time."""
 
@@ -98,14 +106,32 @@ class Tracker:
         """The tags that are seen now."""
         return list(self._births)
 
-    def observe(
-        self, sequence: int, columns: Columns, verdicts: U8, numbers: U32
-    ) -> tuple[list[Gone], U32]:
-        """Add a batch: the tags that had gone before or within it, and the rows of tags newly seen.
+    def observe(self, sequence: int, columns: Columns, verdicts: U8, numbers: U32) -> Observed:
+        """Add a batch.
 
         A batch that lasts longer than half the quiet time is taken window by window, so that a tag
         that went and came back within it has two tracks.
         """
+        overflow = self._tracks.overflow
+        gone, fresh = self._follow(sequence, columns, verdicts, numbers)
+        if self._tracks.overflow == overflow:
+            return Observed(gone, fresh, fresh[:0])
+        return Observed(gone, fresh, self._left_out(verdicts, numbers, gone))
+
+    def _left_out(self, verdicts: U8, numbers: U32, gone: list[Gone]) -> U32:
+        genuine = np.flatnonzero(verdicts == GENUINE)
+        distinct, first = np.unique(numbers[genuine], return_index=True)
+        passed = {one.number for one in gone}
+        kept = [
+            row
+            for number, row in zip(distinct.tolist(), first.tolist(), strict=True)
+            if number not in self._births and number not in passed
+        ]
+        return genuine[kept].astype(np.uint32)
+
+    def _follow(
+        self, sequence: int, columns: Columns, verdicts: U8, numbers: U32
+    ) -> tuple[list[Gone], U32]:
         window_us = max(1, self._quiet_ns // NS_PER_US // 2)
         time_us = columns.time_us
         first_us = columns.first_us

@@ -147,6 +147,7 @@ class Site:
     elapsed_ns: int = 0
     failures: list[BaseException] = field(default_factory=list)
     incidents: list[BaseException] = field(default_factory=list)
+    untracked: int = 0
     replayed: int = 0
 
     def open(self) -> Site:
@@ -178,6 +179,7 @@ class Site:
                 principal=principal_of(TRUST_DOMAIN, REALM, "service", "jinkud"),
                 on_failure=self.failures.append,
                 on_incident=self.incidents.append,
+                on_untracked=self._count_untracked,
                 clock=lambda: self.now_ns,
                 monotonic=lambda: self.elapsed_ns,
             )
@@ -191,6 +193,9 @@ class Site:
         self.sequencer.stop()
         self.ledger.close()
         self.directory_of_tags.arena.close()
+
+    def _count_untracked(self, reads: int) -> None:
+        self.untracked += reads
 
     def restart(self) -> None:
         self.close()
