@@ -35,8 +35,6 @@ class TagDirectory:
         self.index = TagIndex()
         self._tag_ids: npt.NDArray[np.uint8] = np.zeros((_GROWTH, ID_SIZE), np.uint8)
         self._lock = threading.Lock()
-        # Tags whose issuing realm's master is not loaded here: read as unknown, never as genuine.
-        self.unverifiable = 0
         with ledger.read() as state:
             for tag_id, row in state.scan(TAGS):
                 self._put(tag_id, row)
@@ -78,12 +76,15 @@ class TagDirectory:
     def _put(self, tag_id: bytes, row: TagRow) -> None:
         key = self._arena.find(row.issuing_realm, row.key_version)
         if key is None:
-            self.unverifiable += 1
+            # Its issuing realm's master is not loaded here: read as unknown, never as genuine.
             return
         with self._lock:
-            number = self.index.put(row.identity, row.scheme, row.state, key)
+            # The id first: whoever finds the tag in the index may ask for it at once.
+            known = self.index.get(row.identity)
+            number = len(self.index) if known is None else known.number
             if number >= len(self._tag_ids):
                 grown = np.zeros((max(number + 1, 2 * len(self._tag_ids)), ID_SIZE), np.uint8)
                 grown[: len(self._tag_ids)] = self._tag_ids
                 self._tag_ids = grown
             self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
+            self.index.put(row.identity, row.scheme, row.state, key)

@@ -88,7 +88,7 @@ class ForeignHandler(logging.Handler):
         log = structlog.stdlib.get_logger()
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         # A library that formats by itself leaves values in the template: only a literal is kept.
-        text = template if record.args or record.exc_info else "line of a library"
+        text = template if record.args else "line of a library"
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         log.log(level, text, logger=record.name, exc_info=record.exc_info or None)
 

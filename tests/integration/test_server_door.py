@@ -235,6 +235,7 @@ def test_foreign_lines_lose_their_arguments() -> None:
             raise ValueError("LABEL-12")
         except ValueError:
             library.exception("Failed for %s", "LABEL-13")
+            library.exception(f"Exception calling application: {'LABEL-15'}")
         library.error("formatted LABEL-14")
     finally:
         structlog.reset_defaults()
