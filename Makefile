@@ -45,8 +45,8 @@ $(STAMPS)/packages: constraints.txt
 	$(BIN)/python -m pip install --quiet --requirement constraints.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/proto: $(STAMPS)/packages tools/generate_protos.py $(PROTO_FILES) $(wildcard protos/jinku/* protos/core/store/*)
-	$(BIN)/python tools/generate_protos.py
+$(STAMPS)/proto: $(STAMPS)/packages protos/generate.py $(PROTO_FILES) $(wildcard protos/jinku/* protos/core/store/*)
+	$(BIN)/python protos/generate.py
 	@touch $@
 
 $(STAMPS)/install: $(STAMPS)/packages $(STAMPS)/proto setup.py pyproject.toml clients/python/pyproject.toml $(TOP_PACKAGES) $(NATIVE_FILES)
@@ -55,7 +55,7 @@ $(STAMPS)/install: $(STAMPS)/packages $(STAMPS)/proto setup.py pyproject.toml cl
 	@touch $@
 
 proto: $(STAMPS)/packages ## write the Python messages anew from protos/
-	$(BIN)/python tools/generate_protos.py
+	$(BIN)/python protos/generate.py
 	@touch $(STAMPS)/proto
 
 # core.store.v1 stays out: rows are rebuilt from the journal, so nobody holds an old one.
@@ -72,9 +72,9 @@ lint:
 	$(if $(C_FILES),$(BIN)/clang-format --dry-run -Werror $(C_FILES))
 
 types:
-	$(if $(TYPED),$(BIN)/mypy $(TYPED) tools)
+	$(if $(TYPED),$(BIN)/mypy $(TYPED) protos/generate.py)
 	$(if $(TYPED),$(BIN)/pyright)
-	$(if $(wildcard native/*.pyi),$(BIN)/stubtest native --allowlist tools/stubtest_allowlist.txt --ignore-unused-allowlist)
+	$(if $(wildcard native/*.pyi),$(BIN)/stubtest native --allowlist tests/house/stubtest_allowlist.txt --ignore-unused-allowlist)
 
 protos-check:
 	$(if $(PROTO_FILES),$(BIN)/buf lint protos)

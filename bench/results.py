@@ -85,7 +85,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "compiler": compiler.stdout.splitlines()[0] if compiler.stdout else "",
         "libraries": {name: metadata.version(name) for name in LIBRARIES},

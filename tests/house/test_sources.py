@@ -9,7 +9,7 @@ import pytest
 
 from repository import GENERATED, committed_files, read, select, source_files
 
-CODE = ("core/", "native/", "grpc_api/", "clients/python/src/", "bench/", "tools/", "setup.py")
+CODE = ("core/", "native/", "grpc_api/", "clients/python/src/", "bench/", "protos/", "setup.py")
 TEXT_SUFFIXES = (
     ".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".proto", ".toml", ".yaml", ".md", ".txt", ".sh",
 )  # fmt: skip
