@@ -247,3 +247,38 @@ def test_schema_checks_bite() -> None:
         "x.Loose.CEntry.key: no greatest size",
     ]
     assert check_stored(loose) == ["x.Loose.b: a float", "x.Loose.c: a map"]
+
+
+# Numbers that a request may leave out without saying something else by it: counters and clocks whose
+# zero is refused or is the zero that is meant, and what a read is measured in.
+ZERO_IS_ABSENT = {
+    "jinku.type.v1.Antenna.port",
+    "jinku.type.v1.ClientCommandId.epoch",
+    "jinku.type.v1.ClientCommandId.sequence",
+    "jinku.v1.GetEntryRequest.entry_index",
+    "jinku.v1.GetProofRequest.entry_index",
+    "jinku.v1.Hello.portal_epoch",
+    "jinku.v1.IssueTagRequest.replaces",
+    "jinku.v1.Read.antenna",
+    "jinku.v1.Read.channel",
+    "jinku.v1.Read.doppler_chz",
+    "jinku.v1.Read.phase",
+    "jinku.v1.Read.rssi_cdbm",
+    "jinku.v1.Read.time_us",
+    "jinku.v1.ReadBatch.base_time_ns",
+    "jinku.v1.ReadBatch.sequence",
+}
+
+
+def test_a_number_whose_zero_means_something_is_optional() -> None:
+    """A new number in a request is `optional`, or stands here because its zero says nothing."""
+    scalars = {
+        field.full_name
+        for request in REQUESTS
+        for field in guard._reachable(request)
+        if not field.is_repeated
+        and not field.has_presence
+        and field.type not in guard._SIZED
+        and field.enum_type is None
+    }
+    assert scalars == ZERO_IS_ABSENT

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from core.decisions import Context, Decision
 from core.errors import LedgerCorrupt, SettingsError
@@ -18,11 +19,18 @@ from core.mechanisms.credentials import TRANSITIONS, Illegal, TagAct, refusal_of
 from core.mechanisms.history import places
 from core.procedures.founding import FOUNDING_HANDLERS, decide_found_realm
 from core.reasons import CATALOGUE
-from core.store.v1.commands_pb2 import FoundingServiceSpec, FoundRealm
+from core.sequencer import Committed
+from core.store.v1.commands_pb2 import (
+    FoundingServiceSpec,
+    FoundRealm,
+    RaisePortalAlarm,
+    RecordPassage,
+)
 from jinku.event.v1.event_pb2 import (
     AlarmRaised,
     CustodyMoved,
     Event,
+    Events,
     PassageRecorded,
     TagFrozen,
     TagIssued,
@@ -31,9 +39,19 @@ from jinku.event.v1.event_pb2 import (
 )
 from jinku.type.v1.command_pb2 import CommandId
 from jinku.type.v1.place_pb2 import Custody
-from jinku.type.v1.tag_pb2 import TagState
-from ledgers import REALM, TRUST_DOMAIN
-from registrar import Registrar, container, institution, issue, portal, vault
+from jinku.type.v1.tag_pb2 import Direction, TagState
+from ledgers import REALM, TRUST_DOMAIN, command
+from registrar import (
+    Registrar,
+    container,
+    freeze,
+    institution,
+    issue,
+    portal,
+    retire,
+    unfreeze,
+    vault,
+)
 
 A, B = b"\xa1" * 12, b"\xb2" * 12
 HERE = Where(REALM, 99, 0)
@@ -73,6 +91,37 @@ def test_every_event_has_its_apply() -> None:
     kinds = {field.name for field in Event.DESCRIPTOR.oneofs_by_name["event"].fields}
     assert set(APPLY) == kinds
     assert {field.name for field in Event.DESCRIPTOR.fields} == kinds
+
+
+def test_every_kind_of_event_is_replayed_byte_for_byte(bank: Bank) -> None:
+    accept = bank.registrar.accept
+    for request in (freeze(A), unfreeze(A), issue(B, replaces=True), retire(B)):
+        accept(request)
+    commands: list[Message] = [
+        RaisePortalAlarm(portal_id=bank.portal_id, identity=A, reasons=[], seen_at_ns=1),
+        *(
+            RecordPassage(
+                portal_id=bank.portal_id,
+                tag_id=bank.tag_id,
+                direction=direction,
+                portal_epoch=1,
+                first_sequence=at,
+                last_read_ns=at,
+            )
+            for at, direction in enumerate(Direction.values()[1:], start=1)
+        ),
+    ]
+    for one in commands:
+        (committed,) = bank.registrar.writer.commit([command(one)])
+        assert isinstance(committed, Committed)
+        assert committed.accepted
+    written = {
+        event.WhichOneof("event")
+        for _, entry in bank.ledger.entries()
+        for event in Events.FromString(entry.events).events
+    }
+    assert written == set(APPLY)
+    assert bank.registrar.verify().entries == bank.ledger.size
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xd2\x3e\x00"])
