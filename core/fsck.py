@@ -15,7 +15,8 @@ from pathlib import Path
 import lmdb
 
 from core.errors import LedgerCorrupt
-from core.ledger.ledger import Ledger, open_environment
+from core.ledger.environment import open_environment
+from core.ledger.ledger import Ledger
 from core.ledger.merkle import Fetch, Frontier, leaf_hash
 from core.ledger.note import NoteInvalid, open_note
 from core.ledger.tables import TABLES, WritableState

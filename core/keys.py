@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.errors import KeyFileError
+from core.files import sync_directory
 from core.ledger.note import NoteSigner
 
 REALM_SECRET_FILE = "realm.key"
@@ -118,15 +119,6 @@ def _write_new(path: Path, content: bytes) -> None:
     # What is sealed under a key must not outlive it.
     sync_directory(path.parent)
     sync_directory(path.parent.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """The names in this directory survive a power cut from now on."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path, size: int) -> bytearray:

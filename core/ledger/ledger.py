@@ -6,12 +6,7 @@ committed state.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +16,11 @@ from pathlib import Path
 
 import lmdb
 
-from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, LedgerStopped
-from core.keys import RealmKeys, sync_directory
+from core.errors import LedgerCorrupt, LedgerStopped
+from core.files import OwnerFile
+from core.keys import RealmKeys
 from core.ledger import layout
+from core.ledger.environment import explain, open_environment, probe
 from core.ledger.merkle import EMPTY_ROOT, Fetch, Frontier, inclusion_proof, leaf_hash, root_at
 from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note, parse_note
 from core.ledger.seal import Sealer
@@ -35,14 +32,7 @@ RECEIPT_SIZE_MAX = 4096
 # What a receipt has left for the header: 63 hashes of a proof, the events' digest and the note of
 # the longest trust domain taken off.
 HEADER_SIZE_MAX = 1200
-# What LMDB says of a file that it did not leave like this.
-_DAMAGE = (
-    lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
-    lmdb.PageNotFoundError, lmdb.VersionMismatchError,
-)  # fmt: skip
-_SUSPECT_FILE = "suspect"
 _LOCK_FILE = "owner.lock"
-_FILE = "the ledger's file"
 
 
 @dataclass(frozen=True)
@@ -90,16 +80,17 @@ class Ledger:
         self._frontier: Frontier | None = None
         # Of the newest entry: the writer's clock goes on from there.
         self.last_decided_at_ns = 0
-        self._lock = _lock(path / _LOCK_FILE)
+        self._owner = OwnerFile(path / _LOCK_FILE)
+        self._closed = False
         self._env: lmdb.Environment | None = None
         try:
-            suspect = (path / _SUSPECT_FILE).exists()
+            suspect = self._owner.suspect
             if probed or suspect:
                 probe(path)
             self._env, self._handles = open_environment(path, map_gib)
             self._cached_chunk = lru_cache(maxsize=64)(self._chunk)
             self._verify_end(everything=suspect)
-            (path / _SUSPECT_FILE).unlink(missing_ok=True)
+            self._owner.mark_suspect(False)
         except BaseException:
             self.close()
             raise
@@ -225,11 +216,11 @@ class Ledger:
 
     def close(self) -> None:
         """Release the files; whoever reads on gets LedgerStopped. Safe to call twice."""
-        if self._lock >= 0:
-            lock, self._lock = self._lock, -1
+        if not self._closed:
+            self._closed = True
             if self._env is not None:
                 self._env.close()
-            os.close(lock)
+            self._owner.release()
 
     # -- writing: for the sequencer
 
@@ -253,23 +244,22 @@ class Ledger:
         """Note that the outcome of a commit is unknown, so that the next opening verifies
         everything.
         """
-        (self.path / _SUSPECT_FILE).touch()
-        sync_directory(self.path)
+        self._owner.mark_suspect(True)
 
     # -- inside
 
     @contextmanager
     def _snapshot(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """A transaction, its errors told as ours."""
-        if self._env is None or self._lock < 0:
+        if self._env is None or self._closed:
             raise LedgerStopped("the ledger is closed")
         try:
             with self._env.begin(write=write) as txn:
                 yield txn
         except lmdb.Error as error:
-            if self._lock < 0:
+            if self._closed:
                 raise LedgerStopped("the ledger is closed") from None
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def _fetch(self, txn: lmdb.Transaction) -> Fetch:
         handle = self._handles[layout.NODES]
@@ -417,84 +407,8 @@ class Writing:
         return checkpoint
 
 
-def open_environment(
-    path: Path, map_gib: int
-) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
-    """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
-    databases.
-    """
-    try:
-        env = lmdb.open(
-            str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
-            sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
-        )  # fmt: skip
-    except lmdb.Error as error:
-        raise _explain(error) from error
-    try:
-        env.reader_check()
-        numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
-        handles = {number: env.open_db(b"%d" % number) for number in numbers}
-    except lmdb.Error as error:
-        env.close()
-        raise _explain(error) from error
-    # LMDB syncs its files, not the directories that name them.
-    sync_directory(path)
-    sync_directory(path.parent)
-    return env, handles
-
-
-# Reads every key and value of every database; 3: LMDB says no.
-_PROBE = """
-import lmdb, sys
-try:
-    env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=32)
-    with env.begin() as txn:
-        for name in [bytes(key) for key, _ in txn.cursor()]:
-            for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
-                bytes(key), bytes(value)
-except lmdb.Error as error:
-    print(error)
-    sys.exit(3)
-"""
-
-
-def probe(path: Path) -> None:
-    """Read the whole environment in a child process. LedgerCorrupt if that one does not survive.
-
-    LMDB trusts its file: a page that points nowhere, or a file that was cut off, can end a process.
-    """
-    if not (path / "data.mdb").exists():
-        return
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", _PROBE, str(path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if child.returncode == 3:
-        raise LedgerCorrupt(_FILE, child.stdout.strip())
-    if child.returncode < 0:
-        how = signal.Signals(-child.returncode).name
-        raise LedgerCorrupt(_FILE, f"its pages are damaged or cut off: reading it ends in {how}")
-    if child.returncode:
-        raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
-
-
-def _explain(error: lmdb.Error) -> Exception:
-    """What LMDB says, as ours if it is about what is stored."""
-    return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error
-
-
 def _index_of(what: str, key: bytes | memoryview) -> int:
     try:
         return layout.key_index(bytes(key))
     except struct.error:
         raise LedgerCorrupt(f"{what} {bytes(key).hex()}", "has a key that is no number") from None
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LedgerInUse(f"{path.parent}: another process has this ledger open") from None
-    return descriptor

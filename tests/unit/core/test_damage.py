@@ -231,7 +231,7 @@ def test_a_spoilt_file_is_named_or_harmless_many_times(sound: Path, tmp_path: Pa
 def test_a_probe_that_cannot_run_accuses_nobody(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ledger.ledger._PROBE", "import no_such_module")
+    monkeypatch.setattr("core.ledger.environment._PROBE", "import no_such_module")
     with pytest.raises(JinkuError, match="could not be probed") as raised:
         open_probed(copy)
     assert not isinstance(raised.value, LedgerCorrupt)

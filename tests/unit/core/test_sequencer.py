@@ -269,10 +269,10 @@ def test_fail_stop(tmp_path: Path, ledger: Ledger) -> None:
     with pytest.raises(LedgerStopped):
         sequencer.submit(command(institution("C")))
     ledger.close()
-    assert (tmp_path / "ledger" / "suspect").exists()
+    assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x01"
     again = reopen(tmp_path)
     assert again.size in (2, 3)
-    assert not (tmp_path / "ledger" / "suspect").exists()
+    assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x00"
     fsck(again)
     again.close()
 
@@ -343,7 +343,7 @@ def test_a_full_disk_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: 
     *acknowledged, last = ran.stdout.splitlines()
     assert acknowledged == [str(number) for number in range(1, len(acknowledged) + 1)]
     assert last == f"stopped {len(acknowledged) + 1}"
-    assert (tmp_path / "ledger" / "suspect").exists()
+    assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x01"
     again = reopen(tmp_path)
     assert len(acknowledged) + 1 <= again.size == fsck(again).entries
     again.close()

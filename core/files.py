@@ -1,0 +1,59 @@
+"""Files beside the databases: names that survive a power cut, and one owner at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from core.errors import LedgerInUse
+
+_SOUND, _SUSPECT = b"\x00", b"\x01"
+
+
+def sync_directory(path: Path) -> None:
+    """The names in this directory survive a power cut from now on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class OwnerFile:
+    """Held by the one process that has a store open; its one byte says how that process left it.
+
+    The byte is there from the start and only overwritten, so that it can be set on a full disk too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take it. LedgerInUse if another process has it."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._descriptor).st_size:
+                self.mark_suspect(False)
+                sync_directory(path.parent)
+        except BlockingIOError:
+            self.release()
+            where = f"{path.parent}: another process has this ledger open"
+            raise LedgerInUse(where) from None
+        except BaseException:
+            self.release()
+            raise
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last owner did not know what came of its last write."""
+        return os.pread(self._descriptor, 1, 0) != _SOUND
+
+    def mark_suspect(self, suspect: bool) -> None:
+        """Say so; it survives a power cut on return."""
+        os.pwrite(self._descriptor, _SUSPECT if suspect else _SOUND, 0)
+        os.fsync(self._descriptor)
+
+    def release(self) -> None:
+        """Let another have it. Safe to call twice."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)

@@ -1,0 +1,89 @@
+"""The ledger's LMDB environment: opened so that an acknowledged commit survives a power cut."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from core.errors import JinkuError, LedgerCorrupt
+from core.files import sync_directory
+from core.ledger import layout
+from core.ledger.tables import TABLES
+
+# What LMDB says of a file that it did not leave like this.
+_DAMAGE: Final = (
+    lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
+    lmdb.PageNotFoundError, lmdb.VersionMismatchError,
+)  # fmt: skip
+_FILE: Final = "the ledger's file"
+
+
+def open_environment(
+    path: Path, map_gib: int
+) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
+    """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
+    databases.
+    """
+    try:
+        env = lmdb.open(
+            str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
+            sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
+        )  # fmt: skip
+    except lmdb.Error as error:
+        raise explain(error) from error
+    try:
+        env.reader_check()
+        numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
+        handles = {number: env.open_db(b"%d" % number) for number in numbers}
+    except lmdb.Error as error:
+        env.close()
+        raise explain(error) from error
+    # LMDB syncs its files, not the directories that name them.
+    sync_directory(path)
+    sync_directory(path.parent)
+    return env, handles
+
+
+# Reads every key and value of every database; 3: LMDB says no.
+_PROBE = """
+import lmdb, sys
+try:
+    env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=32)
+    with env.begin() as txn:
+        for name in [bytes(key) for key, _ in txn.cursor()]:
+            for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
+                bytes(key), bytes(value)
+except lmdb.Error as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def probe(path: Path) -> None:
+    """Read the whole environment in a child process. LedgerCorrupt if that one does not survive.
+
+    LMDB trusts its file: a page that points nowhere, or a file that was cut off, can end a process.
+    """
+    if not (path / "data.mdb").exists():
+        return
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", _PROBE, str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if child.returncode == 3:
+        raise LedgerCorrupt(_FILE, child.stdout.strip())
+    if child.returncode < 0:
+        how = signal.Signals(-child.returncode).name
+        raise LedgerCorrupt(_FILE, f"its pages are damaged or cut off: reading it ends in {how}")
+    if child.returncode:
+        raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
+
+
+def explain(error: lmdb.Error) -> Exception:
+    """What LMDB says, as ours if it is about what is stored."""
+    return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error
