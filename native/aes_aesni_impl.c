@@ -1,4 +1,4 @@
-/* AES-128 with AES-NI: eight blocks in flight, each under its own key, schedules expanded on the
+/* AES with AES-NI: eight blocks in flight, each under its own key, schedules expanded on the
  * fly.
  *
  * The schedules of four keys are computed together, transposed: vector j holds word j of four keys.
@@ -23,6 +23,7 @@
 enum { LANES = 8 };
 
 typedef __m128i schedule[AES_ROUND_KEYS][LANES];
+typedef __m128i wide_schedule[AES_ROUND_KEYS_MAX][LANES];
 
 INLINE __m128i load(const uint8_t *p)
 {
@@ -50,6 +51,13 @@ INLINE __m128i substitute_words(__m128i w, int constant)
 {
     const __m128i order = _mm_setr_epi8(1, 14, 11, 4, 5, 2, 15, 8, 9, 6, 3, 12, 13, 10, 7, 0);
     return _mm_aesenclast_si128(_mm_shuffle_epi8(w, order), _mm_set1_epi32(constant));
+}
+
+/* SubWord(w) for four words, which AES-256 has between: the shuffle only undoes ShiftRows. */
+INLINE __m128i substitute_words_in_place(__m128i w)
+{
+    const __m128i order = _mm_setr_epi8(0, 13, 10, 7, 4, 1, 14, 11, 8, 5, 2, 15, 12, 9, 6, 3);
+    return _mm_aesenclast_si128(_mm_shuffle_epi8(w, order), _mm_setzero_si128());
 }
 
 #define EACH_ROUND(X)                                                                              \
@@ -103,6 +111,35 @@ INLINE void expand_inverse(schedule keys, const uint8_t *bytes)
     }
 }
 
+/* AES-192 and AES-256 (6 or 8 words a key): the words of four keys side by side, as above. */
+INLINE void expand_wide(wide_schedule keys, const uint8_t *bytes, int words)
+{
+    const int last = words + 6;
+    __m128i w[AES_ROUND_KEYS_MAX * 4];
+    for (int four = 0; four < LANES; four += 4) {
+        for (int j = 0; j < words; j++) {
+            int32_t of[4];
+            for (int i = 0; i < 4; i++)
+                memcpy(&of[i], bytes + ((four + i) * words + j) * 4, sizeof of[i]);
+            w[j] = _mm_setr_epi32(of[0], of[1], of[2], of[3]);
+        }
+        int constant = 1;
+        for (int j = words; j < 4 * (last + 1); j++) {
+            __m128i word = w[j - 1];
+            if (j % words == 0) {
+                word = substitute_words(word, constant);
+                constant <<= 1; /* never past 80: there are at most eight */
+            } else if (words == 8 && j % words == 4) {
+                word = substitute_words_in_place(word);
+            }
+            w[j] = _mm_xor_si128(w[j - words], word);
+        }
+        for (int r = 0; r <= last; r++)
+            store_keys(&keys[r][four], &w[4 * r]);
+    }
+    cpu_wipe(w, sizeof w);
+}
+
 #define EACH_LANE(statement)                                                                       \
     _Pragma("GCC unroll 8") for (int i = 0; i < LANES; i++)                                        \
     {                                                                                              \
@@ -115,6 +152,14 @@ INLINE void rounds(__m128i *s, const __m128i (*keys)[LANES])
     _Pragma("GCC unroll 9") for (int r = 1; r < 10; r++)
         EACH_LANE(s[i] = _mm_aesenc_si128(s[i], keys[r][i]))
             EACH_LANE(s[i] = _mm_aesenclast_si128(s[i], keys[10][i]))
+}
+
+/* The same for keys of any size. */
+INLINE void wide_rounds(__m128i *s, const __m128i (*keys)[LANES], int last)
+{
+    for (int r = 1; r < last; r++)
+        EACH_LANE(s[i] = _mm_aesenc_si128(s[i], keys[r][i]))
+    EACH_LANE(s[i] = _mm_aesenclast_si128(s[i], keys[last][i]))
 }
 
 /* s already holds block XOR round key 10. */
@@ -167,16 +212,20 @@ static TARGET void cmac_block_lanes(schedule k, const uint8_t *keys, const uint8
 }
 
 /* Messages of any length, `stride` bytes apart. */
-static TARGET void cmac_lanes(schedule k, const uint8_t *keys, const uint8_t *in, size_t stride,
-                              size_t length, uint8_t *out)
+INLINE void cmac_lanes(wide_schedule k, const uint8_t *keys, int words, const uint8_t *in,
+                       size_t stride, size_t length, uint8_t *out)
 {
+#define ROUNDS(s) words == 4 ? rounds(s, k) : wide_rounds(s, k, words + 6)
     const size_t chained = length ? (length - 1) / AES_BLOCK : 0; /* blocks before the last one */
     const size_t rest = length - chained * AES_BLOCK;
     uint8_t last[LANES][AES_BLOCK];
     __m128i s[LANES], subkey[LANES];
-    expand(k, keys);
+    if (words == 4)
+        expand(k, keys);
+    else
+        expand_wide(k, keys, words);
     EACH_LANE(s[i] = k[0][i])
-    rounds(s, k);
+    ROUNDS(s);
     EACH_LANE(subkey[i] = double_block(s[i]))
     if (rest < AES_BLOCK)
         EACH_LANE(subkey[i] = double_block(subkey[i]))
@@ -191,23 +240,24 @@ static TARGET void cmac_lanes(schedule k, const uint8_t *keys, const uint8_t *in
     for (size_t block = 0; block < chained; block++) {
         const uint8_t *at = in + block * AES_BLOCK;
         EACH_LANE(s[i] = _mm_xor_si128(_mm_xor_si128(s[i], k[0][i]), load(at + (size_t)i * stride)))
-        rounds(s, k);
+        ROUNDS(s);
     }
     EACH_LANE(
         s[i] = _mm_xor_si128(_mm_xor_si128(s[i], k[0][i]), _mm_xor_si128(load(last[i]), subkey[i])))
-    rounds(s, k);
+    ROUNDS(s);
     EACH_LANE(store(out + i * 16, s[i]))
     cpu_wipe(subkey, sizeof subkey);
+#undef ROUNDS
 }
 
-static TARGET void cbc_two_lanes(const struct aes_master *master, const uint8_t *blocks,
-                                 uint8_t *out)
+INLINE void cbc_two_lanes(const struct aes_master *master, const uint8_t *blocks, uint8_t *out,
+                          size_t last)
 {
     __m128i s[LANES];
-    const __m128i first = load(master->round_keys[0]), final = load(master->round_keys[10]);
+    const __m128i first = load(master->round_keys[0]), final = load(master->round_keys[last]);
     EACH_LANE(s[i] = _mm_xor_si128(load(blocks + i * 32), first))
     for (int half = 0; half < 2; half++) {
-        _Pragma("GCC unroll 9") for (int r = 1; r < 10; r++)
+        _Pragma("GCC unroll 13") for (size_t r = 1; r < last; r++)
         {
             const __m128i key = load(master->round_keys[r]);
             EACH_LANE(s[i] = _mm_aesenc_si128(s[i], key))
@@ -217,6 +267,15 @@ static TARGET void cbc_two_lanes(const struct aes_master *master, const uint8_t 
             EACH_LANE(s[i] = _mm_xor_si128(_mm_xor_si128(s[i], load(blocks + i * 32 + 16)), first))
     }
     EACH_LANE(store(out + i * 16, s[i]))
+}
+
+/* Constant numbers of rounds, so that the loops unroll. */
+static TARGET void cbc_two_set(const struct aes_master *master, const uint8_t *blocks, uint8_t *out)
+{
+    if (master->rounds == AES_ROUNDS)
+        cbc_two_lanes(master, blocks, out, AES_ROUNDS);
+    else
+        cbc_two_lanes(master, blocks, out, master->rounds);
 }
 
 /* The last few rows, copied into a full set of lanes: no kernel reads past an array's end. */
@@ -258,45 +317,69 @@ static TARGET void aesni_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t
     EACH_SET(decrypt_lanes, AES_BLOCK)
 }
 
-static TARGET void cmac_block(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
-{
-    EACH_SET(cmac_block_lanes, AES_BLOCK)
-}
+static TARGET void cmac_block(const uint8_t *keys, const uint8_t *in, uint8_t *out,
+                              size_t n){EACH_SET(cmac_block_lanes, AES_BLOCK)}
 
-static TARGET void aesni_cmac(const uint8_t *keys, const uint8_t *messages, size_t length,
-                              uint8_t *macs, size_t n)
+INLINE void cmac_rows(const uint8_t *keys, int words, const uint8_t *messages, size_t length,
+                      uint8_t *macs, size_t n)
 {
-    if (length == AES_BLOCK) {
-        cmac_block(keys, messages, macs, n);
-        return;
-    }
-    schedule k;
+    const size_t key_size = (size_t)words * 4;
+    wide_schedule k;
     for (; n >= LANES; n -= LANES) {
-        cmac_lanes(k, keys, messages, length, length, macs);
-        keys += LANES * AES_BLOCK, messages += LANES * length, macs += LANES * AES_BLOCK;
+        cmac_lanes(k, keys, words, messages, length, length, macs);
+        keys += LANES * key_size, messages += LANES * length, macs += LANES * AES_BLOCK;
     }
-    uint8_t key[LANES * AES_BLOCK], mac[LANES * AES_BLOCK];
-    for (; n; n--, keys += AES_BLOCK, messages += length, macs += AES_BLOCK) {
+    uint8_t key[LANES * AES_KEY_MAX], mac[LANES * AES_BLOCK];
+    for (; n; n--, keys += key_size, messages += length, macs += AES_BLOCK) {
         /* The messages may be long: a lone row goes through all lanes by a stride of 0 instead of
          * being copied. */
-        for (int i = 0; i < LANES; i++)
-            memcpy(key + i * AES_BLOCK, keys, AES_BLOCK);
-        cmac_lanes(k, key, messages, 0, length, mac);
+        for (size_t i = 0; i < LANES; i++)
+            memcpy(key + i * key_size, keys, key_size);
+        cmac_lanes(k, key, words, messages, 0, length, mac);
         memcpy(macs, mac, AES_BLOCK);
     }
     cpu_wipe(key, sizeof key);
     cpu_wipe(k, sizeof k);
 }
 
+static TARGET void cmac_128(const uint8_t *keys, const uint8_t *messages, size_t length,
+                            uint8_t *macs, size_t n)
+{
+    cmac_rows(keys, 4, messages, length, macs, n);
+}
+static TARGET void cmac_192(const uint8_t *keys, const uint8_t *messages, size_t length,
+                            uint8_t *macs, size_t n)
+{
+    cmac_rows(keys, 6, messages, length, macs, n);
+}
+static TARGET void cmac_256(const uint8_t *keys, const uint8_t *messages, size_t length,
+                            uint8_t *macs, size_t n)
+{
+    cmac_rows(keys, 8, messages, length, macs, n);
+}
+
+static TARGET void aesni_cmac(const uint8_t *keys, size_t key_size, const uint8_t *messages,
+                              size_t length, uint8_t *macs, size_t n)
+{
+    if (key_size == 32)
+        cmac_256(keys, messages, length, macs, n);
+    else if (key_size == 24)
+        cmac_192(keys, messages, length, macs, n);
+    else if (length == AES_BLOCK)
+        cmac_block(keys, messages, macs, n);
+    else
+        cmac_128(keys, messages, length, macs, n);
+}
+
 static TARGET void aesni_cbc_two(const struct aes_master *master, const uint8_t *blocks,
                                  uint8_t *out, size_t n)
 {
     for (; n >= LANES; n -= LANES, blocks += LANES * 32, out += LANES * AES_BLOCK)
-        cbc_two_lanes(master, blocks, out);
+        cbc_two_set(master, blocks, out);
     if (n) {
         struct tail t;
         fill_tail(&t, NULL, blocks, 32, n);
-        cbc_two_lanes(master, t.in, t.out);
+        cbc_two_set(master, t.in, t.out);
         memcpy(out, t.out, n * AES_BLOCK);
         cpu_wipe(&t, sizeof t);
     }

@@ -1,4 +1,4 @@
-/* AES-128 in bit slices: 16 blocks at once, each under its own key, constant time on any processor.
+/* AES in bit slices: 16 blocks at once, each under its own key, constant time on any processor.
  *
  * Layout: plane b holds bit b of every byte of all 16 blocks. A plane is four 64-bit rows (the rows
  * of the AES state); a row holds its four columns as 16-bit groups, column 0 lowest; bit k of a
@@ -158,13 +158,14 @@ static inline void add(state s, const pair (*key)[2])
 }
 
 struct schedule {
-    pair of[AES_ROUND_KEYS][8][2];
+    size_t rounds;
+    pair of[AES_ROUND_KEYS_MAX][8][2];
 };
 
 static void encrypt(state s, const struct schedule *keys)
 {
     add(s, keys->of[0]);
-    for (int round = 1; round < 10; round++) {
+    for (size_t round = 1; round < keys->rounds; round++) {
         substitute(s, 0);
         shift_rows(s);
         mix_columns(s);
@@ -172,13 +173,14 @@ static void encrypt(state s, const struct schedule *keys)
     }
     substitute(s, 0);
     shift_rows(s);
-    add(s, keys->of[10]);
+    add(s, keys->of[keys->rounds]);
 }
 
+/* Of AES-128. */
 static void decrypt(state s, const struct schedule *keys)
 {
-    add(s, keys->of[10]);
-    for (int round = 9; round > 0; round--) {
+    add(s, keys->of[AES_ROUNDS]);
+    for (int round = AES_ROUNDS - 1; round > 0; round--) {
         unshift_rows(s);
         substitute(s, 1);
         add(s, keys->of[round]);
@@ -189,11 +191,12 @@ static void decrypt(state s, const struct schedule *keys)
     add(s, keys->of[0]);
 }
 
-/* Round key 0 is there already. Column 3 of all rows and blocks fits one word per plane, so the
- * S-box runs once a round on words. */
+/* AES-128: round key 0 is there already. Column 3 of all rows and blocks fits one word per plane,
+ * so the S-box runs once a round on words. */
 static void expand(struct schedule *keys)
 {
     uint64_t constant = 1;
+    keys->rounds = AES_ROUNDS;
     for (int round = 1; round < AES_ROUND_KEYS; round++) {
         uint64_t x[8];
         for (int b = 0; b < 8; b++) {
@@ -215,6 +218,47 @@ static void expand(struct schedule *keys)
         }
         constant = constant << 1 ^ (constant >> 7) * 0x11B;
     }
+}
+
+/* AES-192 and AES-256, whose words do not fall into round keys: word by word. Round keys 0 and 1
+ * hold the key, the rest of 1 is not used. A word is a plane of 16-bit groups, one a row. */
+static void expand_wide(struct schedule *keys, size_t words)
+{
+    uint64_t w[AES_ROUND_KEYS_MAX * 4][8] = {0}, constant = 1;
+    keys->rounds = words + 6;
+    for (size_t i = 0; i < words; i++)
+        for (int b = 0; b < 8; b++) {
+            const pair low = keys->of[i / 4][b][0], high = keys->of[i / 4][b][1];
+            const unsigned column = 16 * (i % 4);
+            w[i][b] = (low[0] >> column & 0xFFFF) | (low[1] >> column & 0xFFFF) << 16 |
+                      (high[0] >> column & 0xFFFF) << 32 | (high[1] >> column) << 48;
+        }
+    for (size_t i = words; i < 4 * (keys->rounds + 1); i++) {
+        uint64_t x[8];
+        memcpy(x, w[i - 1], sizeof x);
+        if (i % words == 0) {
+            for (int b = 0; b < 8; b++)
+                x[b] = x[b] >> 16 | x[b] << 48;
+            SBOX(uint64_t, x);
+            for (int b = 0; b < 8; b++)
+                x[b] ^= (0 - (constant >> b & 1)) & 0xFFFF;
+            constant <<= 1; /* never past 80: there are at most eight */
+        } else if (words == 8 && i % words == 4) {
+            SBOX(uint64_t, x);
+        }
+        for (int b = 0; b < 8; b++)
+            w[i][b] = w[i - words][b] ^ x[b];
+    }
+    for (size_t round = 0; round <= keys->rounds; round++)
+        for (int b = 0; b < 8; b++) {
+            uint64_t row[4] = {0};
+            for (int column = 0; column < 4; column++)
+                for (int r = 0; r < 4; r++)
+                    row[r] |= (w[4 * round + (size_t)column][b] >> 16 * r & 0xFFFF) << 16 * column;
+            keys->of[round][b][0] = (pair){row[0], row[1]};
+            keys->of[round][b][1] = (pair){row[2], row[3]};
+        }
+    cpu_wipe(w, sizeof w);
 }
 
 #define SWAP_BITS(a, b, mask, n)                                                                   \
@@ -316,11 +360,17 @@ struct workspace {
     uint8_t bytes[LANES * AES_BLOCK];
 };
 
-static void load_keys(struct workspace *w, const uint8_t *keys, size_t n)
+static void load_keys(struct workspace *w, const uint8_t *keys, size_t key_size, size_t n)
 {
-    gather(w->bytes, keys, AES_BLOCK, AES_BLOCK, n);
+    gather(w->bytes, keys, key_size, AES_BLOCK, n);
     pack(w->keys.of[0], w->bytes);
-    expand(&w->keys);
+    if (key_size == AES_BLOCK) {
+        expand(&w->keys);
+        return;
+    }
+    gather(w->bytes, keys + AES_BLOCK, key_size, key_size - AES_BLOCK, n);
+    pack(w->keys.of[1], w->bytes);
+    expand_wide(&w->keys, key_size / 4);
 }
 
 static size_t lanes_of(size_t n)
@@ -336,7 +386,7 @@ static inline void each_block(cipher *work, const uint8_t *keys, const uint8_t *
     struct workspace w;
     for (size_t m; n; n -= m, keys += m * 16, in += m * 16, out += m * 16) {
         m = lanes_of(n);
-        load_keys(&w, keys, m);
+        load_keys(&w, keys, AES_BLOCK, m);
         gather(w.bytes, in, AES_BLOCK, AES_BLOCK, m);
         pack(w.s, w.bytes);
         work(w.s, &w.keys);
@@ -356,15 +406,15 @@ static void portable_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *ou
     each_block(decrypt, keys, in, out, n);
 }
 
-static void portable_cmac(const uint8_t *keys, const uint8_t *messages, size_t length,
-                          uint8_t *macs, size_t n)
+static void portable_cmac(const uint8_t *keys, size_t key_size, const uint8_t *messages,
+                          size_t length, uint8_t *macs, size_t n)
 {
     struct workspace w;
     const size_t chained = length ? (length - 1) / AES_BLOCK : 0; /* blocks before the last one */
     const size_t rest = length - chained * AES_BLOCK;
-    for (size_t m; n; n -= m, keys += m * 16, messages += m * length, macs += m * 16) {
+    for (size_t m; n; n -= m, keys += m * key_size, messages += m * length, macs += m * 16) {
         m = lanes_of(n);
-        load_keys(&w, keys, m);
+        load_keys(&w, keys, key_size, m);
         memset(w.l, 0, sizeof w.l);
         encrypt(w.l, &w.keys);
         double_block(w.k, w.l);
@@ -396,7 +446,8 @@ static void portable_cbc_two(const struct aes_master *master, const uint8_t *blo
                              size_t n)
 {
     struct workspace w;
-    memcpy(&w.keys, master->planes, sizeof w.keys);
+    w.keys.rounds = master->rounds;
+    memcpy(w.keys.of, master->planes, sizeof master->planes);
     for (size_t m; n; n -= m, blocks += m * 32, out += m * 16) {
         m = lanes_of(n);
         gather(w.bytes, blocks, 32, AES_BLOCK, m);
@@ -412,17 +463,21 @@ static void portable_cbc_two(const struct aes_master *master, const uint8_t *blo
     cpu_wipe(&w, sizeof w);
 }
 
-void aes_master_init(struct aes_master *master, const uint8_t *key)
+void aes_master_init(struct aes_master *master, const uint8_t *key, size_t key_size)
 {
     struct workspace w;
-    for (int i = 0; i < LANES; i++)
-        memcpy(w.bytes + i * AES_BLOCK, key, AES_BLOCK);
-    pack(w.keys.of[0], w.bytes);
-    expand(&w.keys);
-    _Static_assert(sizeof w.keys == sizeof master->planes,
-                   "a schedule is eleven times eight planes");
-    memcpy(master->planes, &w.keys, sizeof w.keys);
-    for (int round = 0; round < AES_ROUND_KEYS; round++) {
+    uint8_t keys[LANES * AES_KEY_MAX];
+    memset(&w.keys, 0, sizeof w.keys);
+    memset(master, 0, sizeof *master);
+    for (size_t i = 0; i < LANES; i++)
+        memcpy(keys + i * key_size, key, key_size);
+    load_keys(&w, keys, key_size, LANES);
+    cpu_wipe(keys, sizeof keys);
+    master->rounds = w.keys.rounds;
+    _Static_assert(sizeof w.keys.of == sizeof master->planes,
+                   "a schedule is fifteen times eight planes");
+    memcpy(master->planes, w.keys.of, sizeof w.keys.of);
+    for (size_t round = 0; round <= w.keys.rounds; round++) {
         unpack(w.keys.of[round], w.bytes);
         memcpy(master->round_keys[round], w.bytes, AES_BLOCK);
     }

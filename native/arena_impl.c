@@ -135,7 +135,7 @@ static int add(struct arena *arena, uint32_t realm, uint32_t version, const uint
     struct arena_entry *entry = &vault->entries[vault->count];
     entry->realm = realm;
     entry->version = version;
-    aes_master_init(&entry->master, key);
+    aes_master_init(&entry->master, key, AES_BLOCK);
     return (int)vault->count++;
 }
 

@@ -11,5 +11,6 @@ def verify_many(
     messages: npt.NDArray[np.uint8],
     macs: npt.NDArray[np.uint8],
     *,
+    truncation: str = "left",
     kernel: str | None = None,
 ) -> npt.NDArray[np.uint8]: ...

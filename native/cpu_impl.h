@@ -23,6 +23,23 @@ const char *cpu_kernel_name(int kernel);
 /* Overwrites size bytes with zeros; the compiler cannot remove it. */
 void cpu_wipe(void *buffer, size_t size);
 
+/* What is marked by this may be branched on from here: it was computed from secrets and tells of
+ * them only what the caller is told anyway. Does nothing, except in the constant-time test, which
+ * runs under valgrind with all secrets marked as undefined. */
+#if defined(CPU_CONSTANT_TIME_TEST)
+#include <valgrind/memcheck.h>
+static inline void cpu_make_public(const void *value, size_t size)
+{
+    (void)VALGRIND_MAKE_MEM_DEFINED(value, size);
+}
+#else
+static inline void cpu_make_public(const void *value, size_t size)
+{
+    (void)value;
+    (void)size;
+}
+#endif
+
 /* 1 if the size bytes at a and b are equal, else 0, in time that depends on size alone. Inline:
  * with a constant size it is a few moves. */
 static inline uint8_t cpu_equal(const uint8_t *a, const uint8_t *b, size_t size)

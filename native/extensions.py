@@ -17,6 +17,8 @@ EXTENSIONS: dict[str, list[str]] = {
     "native.cmac": [*_KERNELS, "native/cmac_impl.c"],
     "native.an10922": [*_KERNELS, "native/an10922_impl.c"],
     "native.tam1": [*_KERNELS, "native/tam1_impl.c"],
+    "native.tam2": [*_KERNELS, "native/tam2_impl.c"],
+    "native.sun": [*_KERNELS, "native/sun_impl.c"],
     "native.arena": [*_KERNELS, "native/an10922_impl.c", "native/arena_impl.c"],
     "native.tagindex": ["native/tagindex_impl.c"],
     "native.pipeline": [

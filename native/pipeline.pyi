@@ -9,6 +9,9 @@ from native.tagindex import TagIndex
 NONE: Final[int]
 TAM1: Final[int]
 COUNTER_CMAC: Final[int]
+TAM2: Final[int]
+SUN: Final[int]
+COUNTER_CMAC_16: Final[int]
 
 GENUINE: Final[int]
 UNKNOWN_TAG: Final[int]
@@ -24,8 +27,9 @@ class BatchVerdicts(NamedTuple):
     counts: npt.NDArray[np.uint64]
     advanced_numbers: npt.NDArray[np.uint32]
     advanced_counters: npt.NDArray[np.uint32]
+    data: npt.NDArray[np.uint8] | None = None
 
-def evidence_size(scheme: int) -> int: ...
+def evidence_size(scheme: int, blocks: int = 0) -> int: ...
 def verify_batch(
     index: TagIndex,
     arena: KeyArena,

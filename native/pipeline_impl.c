@@ -3,9 +3,12 @@
 #include <string.h>
 
 #include "an10922_impl.h"
+#include "cmac_impl.h"
+#include "sun_impl.h"
 #include "tam1_impl.h"
+#include "tam2_impl.h"
 
-enum { CHUNK = 128, COUNTER_SIZE = 4, MAC_SIZE = 8, SUFFIX = 6 };
+enum { CHUNK = 128, COUNTER_SIZE = 4, SUFFIX = 6 };
 
 /* Everything about one chunk, small enough for the first-level cache. `tags` counts the reads whose
  * evidence is worth verifying; the arrays after it are in the order of their keys, `rows` says
@@ -21,7 +24,7 @@ struct work {
     uint8_t keys[CHUNK * AES_BLOCK], in[CHUNK * AES_BLOCK], out[CHUNK * AES_BLOCK];
 };
 
-int pipeline_evidence_size(int scheme)
+int pipeline_evidence_size(int scheme, size_t blocks)
 {
     switch (scheme) {
     case SCHEME_NONE:
@@ -29,22 +32,40 @@ int pipeline_evidence_size(int scheme)
     case SCHEME_TAM1:
         return TAM1_RESPONSE;
     case SCHEME_COUNTER_CMAC:
-        return COUNTER_SIZE + MAC_SIZE;
+        return COUNTER_SIZE + 8;
+    case SCHEME_COUNTER_CMAC_16:
+        return COUNTER_SIZE + 16;
+    case SCHEME_TAM2:
+        return blocks >= 1 && blocks <= TAM2_BLOCKS_MAX ? (int)tam2_response_size(blocks) : -1;
+    case SCHEME_SUN:
+        return SUN_EVIDENCE;
     default:
         return -1;
     }
 }
 
-static uint32_t counter_of(const uint8_t *evidence)
+int pipeline_counts(int scheme)
 {
-    return (uint32_t)evidence[0] | (uint32_t)evidence[1] << 8 | (uint32_t)evidence[2] << 16 |
-           (uint32_t)evidence[3] << 24;
+    return scheme == SCHEME_COUNTER_CMAC || scheme == SCHEME_COUNTER_CMAC_16 ||
+           scheme == SCHEME_SUN;
 }
 
-/* size 0, 7, 8, 12 or 16: two loads that may overlap. */
+static uint32_t counter_of(int scheme, const uint8_t *evidence)
+{
+    const uint32_t low =
+        (uint32_t)evidence[0] | (uint32_t)evidence[1] << 8 | (uint32_t)evidence[2] << 16;
+    return scheme == SCHEME_SUN ? low : low | (uint32_t)evidence[3] << 24;
+}
+
+/* size 0, or 7 and more: loads of which the last may overlap. */
 static inline int all_zero(const uint8_t *bytes, size_t size)
 {
     uint64_t first, last;
+    for (; size > 2 * sizeof first; size -= sizeof first, bytes += sizeof first) {
+        memcpy(&first, bytes, sizeof first);
+        if (first)
+            return 0;
+    }
     if (size == 0)
         return 1;
     if (size < sizeof first) {
@@ -116,7 +137,7 @@ static void derive(const struct pipeline_batch *b, const struct aes_kernel *aes,
                                     'J',
                                     'K'};
     memcpy(input + b->width, suffix, sizeof suffix);
-    an10922_pad(&entry->master, input, b->width + SUFFIX, model);
+    an10922_pad(&entry->master, AN10922_128, input, b->width + SUFFIX, model);
     /* A constant width makes the copy of an identity two moves. */
     if (b->width == 12)
         fill(b, w, model, 12, start, from, to);
@@ -140,20 +161,61 @@ static void verify_tam1(const struct pipeline_batch *b, const struct aes_kernel 
         w->outcome[w->rows[t]] = tam1_judge(w->out + t * AES_BLOCK, b->challenge);
 }
 
-static void verify_counter(const struct pipeline_batch *b, const struct aes_kernel *aes,
-                           struct work *w, size_t start)
+/* The data of the reads that answer this challenge go out at once: who is not GENUINE in the end
+ * loses them in verify_chunk. */
+static void verify_tam2(const struct pipeline_batch *b, const struct aes_kernel *aes,
+                        struct work *w, size_t start)
+{
+    const size_t size = tam2_response_size(b->blocks), data_size = b->blocks * TAM2_BLOCK;
+    for (size_t block = 0; block <= b->blocks; block++) {
+        for (size_t t = 0; t < w->tags; t++)
+            memcpy(w->in + t * AES_BLOCK,
+                   b->evidence + (start + w->rows[t]) * size + block * TAM2_BLOCK, AES_BLOCK);
+        aes->decrypt(w->keys, w->in, w->out, w->tags);
+        for (size_t t = 0; t < w->tags; t++) {
+            const size_t row = start + w->rows[t];
+            uint8_t *outcome = &w->outcome[w->rows[t]];
+            if (block == 0)
+                *outcome = tam1_judge(w->out + t * AES_BLOCK, b->challenge);
+            else
+                tam2_take(
+                    w->out + t * AES_BLOCK, b->evidence + row * size + (block - 1) * TAM2_BLOCK,
+                    *outcome == TAM1_RIGHT, b->data + row * data_size + (block - 1) * TAM2_BLOCK);
+        }
+    }
+}
+
+static void verify_sun(const struct pipeline_batch *b, const struct aes_kernel *aes, struct work *w,
+                       size_t start)
+{
+    for (size_t t = 0; t < w->tags; t++)
+        sun_vector(b->identities + (start + w->rows[t]) * SUN_UID,
+                   b->evidence + (start + w->rows[t]) * SUN_EVIDENCE, w->in + t * AES_BLOCK);
+    aes->cmac(w->keys, AES_BLOCK, w->in, AES_BLOCK, w->keys, w->tags);
+    aes->cmac(w->keys, AES_BLOCK, w->in, 0, w->out, w->tags);
+    for (size_t t = 0; t < w->tags; t++) {
+        const uint8_t *evidence = b->evidence + (start + w->rows[t]) * SUN_EVIDENCE;
+        uint8_t *odd = w->out + t * AES_BLOCK;
+        cmac_take_odd(odd, odd);
+        w->outcome[w->rows[t]] = cpu_equal(odd, evidence + SUN_COUNTER, SUN_MAC);
+    }
+}
+
+/* Inline, so that the size of the MAC is a constant. */
+static inline void verify_counter(const struct pipeline_batch *b, const struct aes_kernel *aes,
+                                  struct work *w, size_t start, size_t mac_size)
 {
     static const uint8_t label[12] = {'J', 'K', 'C', 'M', 'A', 'C', '0', '1', 0, 0, 0, 0};
     for (size_t t = 0; t < w->tags; t++) {
-        const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + MAC_SIZE);
+        const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + mac_size);
         memcpy(w->in + t * AES_BLOCK, label, sizeof label);
         memcpy(w->in + t * AES_BLOCK + sizeof label, evidence, COUNTER_SIZE);
     }
-    aes->cmac(w->keys, w->in, AES_BLOCK, w->out, w->tags);
+    aes->cmac(w->keys, AES_BLOCK, w->in, AES_BLOCK, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++) {
-        const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + MAC_SIZE);
+        const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + mac_size);
         w->outcome[w->rows[t]] =
-            cpu_equal(w->out + t * AES_BLOCK, evidence + COUNTER_SIZE, MAC_SIZE);
+            cpu_equal(w->out + t * AES_BLOCK, evidence + COUNTER_SIZE, mac_size);
     }
 }
 
@@ -165,8 +227,8 @@ static inline uint8_t judge_evidence(struct pipeline_batch *b, struct index_slot
         return VERDICT_BAD_EVIDENCE;
     if (outcome == TAM1_OTHER_CHALLENGE)
         return VERDICT_REPLAYED;
-    if (b->scheme == SCHEME_COUNTER_CMAC) {
-        const uint32_t counter = counter_of(evidence);
+    if (pipeline_counts(b->scheme)) {
+        const uint32_t counter = counter_of(b->scheme, evidence);
         if (!index_advance(slot, counter))
             return VERDICT_REPLAYED;
         b->advanced_numbers[b->advanced] = slot->number;
@@ -179,7 +241,8 @@ static void verify_chunk(struct pipeline_batch *b, struct work *w,
                          const struct arena_entry *entries, size_t keys, size_t start, size_t m)
 {
     const struct aes_kernel *aes = aes_kernel_of(b->kernel);
-    const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme);
+    const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme, b->blocks);
+    const size_t data_size = b->blocks * TAM2_BLOCK;
     uint16_t first[ARENA_CAPACITY_MAX + 1];
     index_seek_many(b->index, w->probes[start / CHUNK % 2], b->width, m, w->slots);
     for (size_t i = 0; i < m; i++)
@@ -188,16 +251,33 @@ static void verify_chunk(struct pipeline_batch *b, struct work *w,
     for (size_t key = 0; key < keys; key++)
         if (first[key] < first[key + 1])
             derive(b, aes, w, &entries[key], start, first[key], first[key + 1]);
-    if (b->scheme == SCHEME_TAM1)
+    switch (b->scheme) {
+    case SCHEME_TAM1:
         verify_tam1(b, aes, w, start);
-    else if (b->scheme == SCHEME_COUNTER_CMAC)
-        verify_counter(b, aes, w, start);
+        break;
+    case SCHEME_COUNTER_CMAC:
+        verify_counter(b, aes, w, start, 8);
+        break;
+    case SCHEME_TAM2:
+        verify_tam2(b, aes, w, start);
+        break;
+    case SCHEME_SUN:
+        verify_sun(b, aes, w, start);
+        break;
+    case SCHEME_COUNTER_CMAC_16:
+        verify_counter(b, aes, w, start, 16);
+        break;
+    }
+    /* The outcomes are what the verdicts tell. */
+    cpu_make_public(w->outcome, sizeof w->outcome);
     for (size_t i = 0; i < m; i++) {
         uint8_t *verdict = &b->verdicts[start + i];
         if (!*verdict)
             *verdict = judge_evidence(b, w->slots[i], w->outcome[i],
                                       b->evidence + (start + i) * evidence_size);
         const int placed = *verdict != VERDICT_MALFORMED && w->slots[i];
+        if (data_size && *verdict != VERDICT_GENUINE)
+            memset(b->data + (start + i) * data_size, 0, data_size);
         b->numbers[start + i] = placed ? w->slots[i]->number : INDEX_NONE;
         b->counts[*verdict]++;
     }

@@ -3,8 +3,8 @@
  * Exits with 0, or says what was wrong.
  *
  * A line of input is a kind and its fields in hexadecimal, "-" for an empty one:
- *   cmac key message mac | an10922 master input key | tam1 key challenge response | aes_128 key
- * plaintext ciphertext
+ *   cmac key message mac | an10922 master input key | tam1 key challenge response
+ *   tam2 key challenge response | sun key uid evidence | aes_128 key plaintext ciphertext
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,8 +17,10 @@
 #include "arena_impl.h"
 #include "cmac_impl.h"
 #include "pipeline_impl.h"
+#include "sun_impl.h"
 #include "tagindex_impl.h"
 #include "tam1_impl.h"
+#include "tam2_impl.h"
 #include "tracks_impl.h"
 
 #define CHECK(condition)                                                                           \
@@ -84,21 +86,27 @@ static uint8_t *from_hex(const char *text, size_t *size)
 
 static void check_vector(const char *kind, uint8_t *const *field, const size_t *size)
 {
-    uint8_t *out = exactly(16), outcome;
+    uint8_t *out = exactly(32), *data = exactly(16), outcome;
     struct aes_master *master = exactly(sizeof *master);
     EACH_KERNEL(k)
     {
         const struct aes_kernel *aes = aes_kernel_of(k);
         if (strcmp(kind, "cmac") == 0) {
-            cmac_many(k, field[0], field[1], size[1], out, 1);
+            cmac_many(k, field[0], size[0], field[1], size[1], out, 1);
             CHECK(memcmp(out, field[2], 16) == 0);
         } else if (strcmp(kind, "an10922") == 0) {
-            aes_master_init(master, field[0]);
+            aes_master_init(master, field[0], size[0]);
             an10922_derive_many(k, master, field[1], size[1], out, 1);
-            CHECK(memcmp(out, field[2], 16) == 0);
+            CHECK(memcmp(out, field[2], size[0]) == 0);
         } else if (strcmp(kind, "tam1") == 0) {
             tam1_verify_many(k, field[0], field[1], 0, field[2], &outcome, 1);
             CHECK(outcome == TAM1_RIGHT);
+        } else if (strcmp(kind, "tam2") == 0) {
+            tam2_verify_many(k, field[0], field[1], 0, field[2], 1, &outcome, data, 1);
+            CHECK(outcome == TAM1_RIGHT);
+        } else if (strcmp(kind, "sun") == 0) {
+            sun_verify_many(k, field[0], field[1], field[2], &outcome, 1);
+            CHECK(outcome == 1);
         } else {
             CHECK(strcmp(kind, "aes_128") == 0);
             aes->encrypt(field[0], field[1], out, 1);
@@ -108,6 +116,7 @@ static void check_vector(const char *kind, uint8_t *const *field, const size_t *
         }
     }
     free(master);
+    free(data);
     free(out);
 }
 
@@ -135,64 +144,84 @@ static void check_same(const uint8_t *a, const uint8_t *b, size_t size)
     CHECK(size == 0 || memcmp(a, b, size) == 0);
 }
 
-static void bulk_round(size_t n, size_t length)
+/* What every kernel must answer alike. */
+enum { OUTPUTS = 9 };
+
+static void bulk_round(size_t n, size_t length, size_t key_size, size_t blocks)
 {
+    const size_t sizes[OUTPUTS] = {16, 16, 16, 16, 1, 1, 16 * blocks, 1, 1};
+    const size_t response = tam2_response_size(blocks);
     uint8_t *keys = random_bytes(n * 16), *in = random_bytes(n * 16),
-            *text = random_bytes(n * length);
-    uint8_t *pairs = random_bytes(n * 32), *first[4] = {0}, *master_key = random_bytes(16);
+            *text = random_bytes(n * length), *wide = random_bytes(n * key_size);
+    uint8_t *pairs = random_bytes(n * 32), *first[OUTPUTS] = {0},
+            *master_key = random_bytes(key_size);
+    uint8_t *challenges = random_bytes(n * TAM1_CHALLENGE), *responses = random_bytes(n * response);
+    uint8_t *uids = random_bytes(n * SUN_UID), *sun = random_bytes(n * SUN_EVIDENCE);
+    uint8_t *odd = random_bytes(n * CMAC_ODD_SIZE);
     struct aes_master *master = exactly(sizeof *master);
-    aes_master_init(master, master_key);
+    aes_master_init(master, master_key, key_size);
+    CHECK(aes_key_size_of(master) == key_size);
     EACH_KERNEL(k)
     {
         const struct aes_kernel *aes = aes_kernel_of(k);
-        uint8_t *out[4];
-        for (int i = 0; i < 4; i++)
-            out[i] = exactly(n * 16);
+        uint8_t *out[OUTPUTS];
+        for (int i = 0; i < OUTPUTS; i++)
+            out[i] = exactly(n * sizes[i]);
         aes->encrypt(keys, in, out[0], n);
         aes->decrypt(keys, in, out[1], n);
-        aes->cmac(keys, text, length, out[2], n);
+        aes->cmac(wide, key_size, text, length, out[2], n);
         aes->cbc_two(master, pairs, out[3], n);
+        tam1_verify_many(k, keys, challenges, TAM1_CHALLENGE, in, out[4], n);
+        tam2_verify_many(k, keys, challenges, TAM1_CHALLENGE, responses, blocks, out[5], out[6], n);
+        sun_verify_many(k, keys, uids, sun, out[7], n);
+        cmac_verify_many(k, wide, key_size, text, length, odd, CMAC_ODD_SIZE, CMAC_ODD, out[8], n);
         uint8_t *back = exactly(n * 16), *right = exactly(n);
         aes->decrypt(keys, out[0], back, n);
         check_same(back, in, n * 16);
         memcpy(back, in, n ? n * 16 : 0);
         aes->encrypt(keys, back, back, n); /* in place */
         check_same(back, out[0], n * 16);
-        cmac_verify_many(k, keys, text, length, out[2], 16, right, n);
+        cmac_verify_many(k, wide, key_size, text, length, out[2], 16, CMAC_LEFT, right, n);
         for (size_t i = 0; i < n; i++)
             CHECK(right[i] == 1);
         free(right);
         free(back);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < OUTPUTS; i++) {
             if (first[i]) {
-                check_same(first[i], out[i], n * 16);
+                check_same(first[i], out[i], n * sizes[i]);
                 free(out[i]);
             } else {
                 first[i] = out[i];
             }
         }
     }
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < OUTPUTS; i++)
         free(first[i]);
     free(master);
+    free(odd);
+    free(sun);
+    free(uids);
+    free(responses);
+    free(challenges);
     free(master_key);
     free(pairs);
+    free(wide);
     free(text);
     free(in);
     free(keys);
 }
 
-static void check_derivation(size_t n, size_t size)
+static void check_derivation(size_t n, size_t size, size_t key_size)
 {
-    uint8_t *key = random_bytes(16), *inputs = random_bytes(n * size), *first = NULL;
+    uint8_t *key = random_bytes(key_size), *inputs = random_bytes(n * size), *first = NULL;
     struct aes_master *master = exactly(sizeof *master);
-    aes_master_init(master, key);
+    aes_master_init(master, key, key_size);
     EACH_KERNEL(k)
     {
-        uint8_t *keys = exactly(n * 16);
+        uint8_t *keys = exactly(n * key_size);
         an10922_derive_many(k, master, inputs, size, keys, n);
         if (first)
-            check_same(first, keys, n * 16);
+            check_same(first, keys, n * key_size);
         else
             first = keys;
         if (first != keys)
@@ -208,11 +237,12 @@ static void check_bulk(void)
 {
     static const size_t lengths[] = {0, 1, 15, 16, 17, 31, 32, 33, 64, 4096};
     for (size_t n = 0; n < 70; n++)
-        bulk_round(n, lengths[n % 10]);
-    for (size_t i = 0; i < 10; i++)
-        bulk_round(19, lengths[i]);
+        bulk_round(n, lengths[n % 10], 16 + n % 3 * 8, 1 + n % 4);
+    for (size_t i = 0; i < 30; i++)
+        bulk_round(19, lengths[i % 10], 16 + i / 10 * 8, 1 + i % 4);
     for (size_t size = 1; size <= AN10922_INPUT_MAX; size++)
-        check_derivation(size * 3, size);
+        for (size_t key_size = 16; key_size <= 32; key_size += 8)
+            check_derivation(size * 3, size, key_size);
 }
 
 /* ── arena ── */
@@ -250,7 +280,7 @@ static void put_tags(struct index *index, const uint8_t *identities, size_t widt
         index_write(index);
         const uint32_t before = index_count(index);
         const uint32_t number =
-            index_put(index, identities + i * width, width, (uint8_t)(1 + below(3)),
+            index_put(index, identities + i * width, width, (uint8_t)(1 + below(6)),
                       (uint8_t)(1 + below(3)), (uint8_t)below(5));
         CHECK(number <= before && index_count(index) <= index_capacity(index));
         const struct index_slot *slot = index_slot_of(index, number);
@@ -265,7 +295,11 @@ static struct pipeline_batch random_batch(struct index *index, struct arena *are
                                           const uint8_t *tags, size_t width, size_t tag_count,
                                           size_t n, int scheme)
 {
-    const size_t evidence = (size_t)pipeline_evidence_size(scheme);
+    if (scheme == SCHEME_SUN && width != SUN_UID)
+        scheme = SCHEME_COUNTER_CMAC_16;
+    const size_t blocks = scheme == SCHEME_TAM2 ? 1 + below(TAM2_BLOCKS_MAX) : 0;
+    const size_t evidence = (size_t)pipeline_evidence_size(scheme, blocks);
+    const int challenged = scheme == SCHEME_TAM1 || scheme == SCHEME_TAM2;
     uint8_t *identities = exactly(n * width);
     for (size_t i = 0; i < n; i++)
         memcpy(identities + i * width, tags + below((uint32_t)tag_count) * width, width);
@@ -276,13 +310,14 @@ static struct pipeline_batch random_batch(struct index *index, struct arena *are
         .scheme = scheme,
         .n = n,
         .width = width,
+        .blocks = blocks,
         .identities = identities,
         .evidence = random_bytes(n * evidence),
         .antennas = random_bytes(n),
         .known_antennas = known,
         .channels = random_bytes(n),
         .channel_count = 200,
-        .challenge = scheme == SCHEME_TAM1 && below(2) ? random_bytes(TAM1_CHALLENGE) : NULL,
+        .challenge = challenged && below(2) ? random_bytes(TAM1_CHALLENGE) : NULL,
     };
 }
 
@@ -296,7 +331,9 @@ static void run_batch(struct pipeline_batch *batch)
         batch->numbers = exactly(batch->n * sizeof(uint32_t));
         batch->advanced_numbers = exactly(batch->n * sizeof(uint32_t));
         batch->advanced_counters = exactly(batch->n * sizeof(uint32_t));
+        batch->data = exactly(batch->n * batch->blocks * TAM2_BLOCK);
         CHECK(pipeline_verify(batch) == 0);
+        free(batch->data);
         uint64_t total = 0;
         for (int verdict = 1; verdict < VERDICT_COUNT; verdict++)
             total += batch->counts[verdict];
@@ -340,7 +377,7 @@ static void check_pipeline(void)
         put_tags(index, tags, widths[w], TAGS - 500); /* the rest stay unknown */
         for (size_t n = 0; n < 300; n += 1 + below(20)) {
             struct pipeline_batch batch =
-                random_batch(index, arena, tags, widths[w], TAGS, n, 1 + (int)below(3));
+                random_batch(index, arena, tags, widths[w], TAGS, n, 1 + (int)below(6));
             run_batch(&batch);
         }
         CHECK(index_bytes(index) > 0);

@@ -14,11 +14,15 @@ from tag_reference import vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
-KERNELS = ("native.cmac", "native.tam1", "native.pipeline", "native.tracks")
+KERNELS = (
+    "native.cmac", "native.tam1", "native.tam2", "native.sun", "native.pipeline", "native.tracks",
+)  # fmt: skip
 FIELDS = {
     "cmac": ("aes_cmac", "key", "message", "mac"),
     "an10922": ("an10922", "master", "input", "key"),
     "tam1": ("tam1", "key", "challenge", "response"),
+    "tam2": ("tam2", "key", "challenge", "response"),
+    "sun": ("sun", "key", "uid", "evidence"),
     "aes_128": ("aes_128", "key", "plaintext", "ciphertext"),
 }
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

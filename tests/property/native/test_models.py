@@ -15,17 +15,24 @@ from native.pipeline import evidence_size, verify_batch
 from native.tagindex import Tag, TagIndex
 from native.tracks import NO_PEAK, Tracks
 from tag_reference import (
+    CHALLENGED,
     COUNTER_CMAC,
+    COUNTER_CMAC_16,
+    GENUINE,
     NONE,
+    SUN,
     TAM1,
+    TAM2,
     Portal,
-    counter_evidence,
+    evidence_for,
     tag_key,
-    tam1_response,
+    tam2_data,
 )
 
 WIDTHS = (7, 8, 12, 16)
 CHALLENGES = (b"challenge1", b"challenge2")
+SCHEMES = (TAM1, COUNTER_CMAC, COUNTER_CMAC, NONE, TAM2, SUN, COUNTER_CMAC_16)
+TAM2_BLOCKS = 2
 
 # Few identities, so that they meet again; one that is a zero-padded prefix of the others' widths.
 identities = st.builds(
@@ -102,14 +109,14 @@ read = st.fixed_dictionaries(
 )
 batch = st.fixed_dictionaries(
     {
-        "scheme": st.sampled_from([TAM1, COUNTER_CMAC, COUNTER_CMAC, NONE]),
+        "scheme": st.sampled_from(SCHEMES),
         "challenge": st.sampled_from([*CHALLENGES, None]),
         "reads": st.lists(read, max_size=300) | st.lists(read, max_size=20),
     }
 )
 registered = st.lists(
     st.tuples(
-        st.sampled_from([TAM1, COUNTER_CMAC, COUNTER_CMAC, NONE]),
+        st.sampled_from(SCHEMES),
         st.integers(1, 3),
         st.integers(0, 3),
     ),
@@ -118,8 +125,12 @@ registered = st.lists(
 )
 
 
+def size_of(scheme: int) -> int:
+    return evidence_size(scheme, TAM2_BLOCKS if scheme == TAM2 else 0)
+
+
 def evidence_of(portal: Portal, scheme: int, identity: bytes, wanted: dict[str, Any]) -> bytes:
-    size = evidence_size(scheme)
+    size = size_of(scheme)
     if wanted["kind"] == "zero":
         return bytes(size)
     if wanted["kind"] == "noise":
@@ -132,11 +143,7 @@ def evidence_of(portal: Portal, scheme: int, identity: bytes, wanted: dict[str, 
     key = tag_key(master, identity, realm)
     if scheme == NONE:
         return b""
-    evidence = (
-        tam1_response(key, wanted["challenge"])
-        if scheme == TAM1
-        else counter_evidence(key, wanted["counter"])
-    )
+    evidence = evidence_for(scheme, key, identity, wanted["counter"], wanted["challenge"])
     if wanted["kind"] == "flip":
         bit = wanted["flip"] % (size * 8)
         evidence = (int.from_bytes(evidence, "little") ^ 1 << bit).to_bytes(size, "little")
@@ -162,7 +169,9 @@ def test_pipeline_judges_as_the_model_does(
     known[:8] = 1
     for step in batches:
         scheme, reads = step["scheme"], step["reads"]
-        challenge = step["challenge"] if scheme == TAM1 else None
+        if scheme == SUN and width != 7:
+            scheme = COUNTER_CMAC_16
+        challenge = step["challenge"] if scheme in CHALLENGED else None
         rows = [names[wanted["tag"]] for wanted in reads]
         evidence = [
             evidence_of(portal, scheme, row, wanted)
@@ -184,9 +193,7 @@ def test_pipeline_judges_as_the_model_does(
                 arena,
                 scheme,
                 np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), width),
-                np.frombuffer(b"".join(evidence), np.uint8).reshape(
-                    len(rows), evidence_size(scheme)
-                ),
+                np.frombuffer(b"".join(evidence), np.uint8).reshape(len(rows), size_of(scheme)),
                 np.array([wanted["antenna"] for wanted in reads], np.uint8),
                 known,
                 np.array([wanted["channel"] for wanted in reads], np.uint8),
@@ -202,6 +209,15 @@ def test_pipeline_judges_as_the_model_does(
             )
             assert list(pairs) == advanced
             verdicts = [verdict for verdict, _, _ in expected]
+            if scheme == TAM2:
+                data = b"".join(
+                    tam2_data(portal.key_of(row), proof) if verdict == GENUINE else bytes(32)
+                    for row, proof, verdict in zip(rows, evidence, verdicts, strict=True)
+                )
+                assert result.data is not None
+                assert result.data.tobytes() == data
+            else:
+                assert result.data is None
             assert result.counts.tolist() == [verdicts.count(verdict) for verdict in range(8)]
     for index in indices.values():
         for identity, tag in portal.tags.items():

@@ -11,13 +11,15 @@ from Crypto.Hash import CMAC as OTHER_CMAC
 from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from native import an10922, cmac, cpu, tam1
+from native import an10922, cmac, cpu, sun, tam1, tam2
 from native.errors import KernelUnavailable
 from tag_reference import (
     Bytes,
     aes_encrypt,
     rows_of,
+    sun_evidence,
     tam1_response,
+    tam2_response,
     vectors,
 )
 from tag_reference import (
@@ -65,6 +67,115 @@ def test_tam1_vector(row: dict[str, bytes], kernel: str) -> None:
     assert tam1.verify_many(keys, challenges, responses, kernel=kernel).tolist() == [tam1.RIGHT]
     assert tam1.verify_many(keys, challenges ^ 1, responses, kernel=kernel).tolist() == [2]
     assert tam1.verify_many(keys ^ 1, challenges, responses, kernel=kernel).tolist() == [0]
+
+
+@each_kernel
+@pytest.mark.parametrize("row", vectors("tam2"), ids=lambda row: row["name"])
+def test_tam2_vector(row: dict[str, bytes], kernel: str) -> None:
+    """What real tags answered: their first block carries the same constant as TAM1's."""
+    keys, challenges = rows_of(row["key"]), rows_of(row["challenge"])
+    responses = rows_of(row["response"])
+    verdicts, data = tam2.verify_many(keys, challenges, responses, kernel=kernel)
+    assert (verdicts.tolist(), data.tobytes()) == ([tam2.RIGHT], row["data"])
+    for wrong_keys, wrong_challenges, outcome in (
+        (keys, challenges ^ 1, tam2.OTHER_CHALLENGE),
+        (keys ^ 1, challenges, tam2.FORGED),
+    ):
+        verdicts, data = tam2.verify_many(wrong_keys, wrong_challenges, responses, kernel=kernel)
+        assert (verdicts.tolist(), data.tobytes()) == ([outcome], bytes(16))
+
+
+@each_kernel
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, 7, 64, 65, 131])
+def test_tam2_of_any_size_against_openssl(kernel: str, blocks: int, count: int) -> None:
+    keys, challenges = random_rows(20, count, 16), random_rows(21, count, 10)
+    memory = random_rows(22, count, 16 * blocks)
+    responses = np.frombuffer(
+        b"".join(
+            tam2_response(k.tobytes(), c.tobytes(), m.tobytes())
+            for k, c, m in zip(keys, challenges, memory, strict=True)
+        ),
+        np.uint8,
+    ).reshape(count, 16 + 16 * blocks)
+    verdicts, data = tam2.verify_many(keys, challenges, responses, kernel=kernel)
+    assert verdicts.tolist() == [tam2.RIGHT] * count
+    assert (data == memory).all()
+
+
+@each_kernel
+def test_tam2_data_are_not_authentic(kernel: str) -> None:
+    """As the header says: a changed block is noise, and turns the same bits of the next."""
+    key, challenge, memory = bytes(range(16)), bytes(range(10)), bytes(range(48))
+    changed = bytearray(tam2_response(key, challenge, memory))
+    changed[16] ^= 0x80
+    verdicts, data = tam2.verify_many(
+        rows_of(key), rows_of(challenge), rows_of(bytes(changed)), kernel=kernel
+    )
+    assert verdicts.tolist() == [tam2.RIGHT]
+    assert data[0, :16].tobytes() != memory[:16]
+    assert data[0, 16:].tobytes() == bytes([memory[16] ^ 0x80]) + memory[17:]
+
+
+@each_kernel
+@pytest.mark.parametrize("row", vectors("sun"), ids=lambda row: row["name"])
+def test_sun_vector(row: dict[str, bytes], kernel: str) -> None:
+    keys, uids, evidence = rows_of(row["key"]), rows_of(row["uid"]), rows_of(row["evidence"])
+    assert sun_evidence(row["key"], row["uid"], 61) == row["evidence"]
+    assert sun.verify_many(keys, uids, evidence, kernel=kernel).tolist() == [1]
+    for wrong in ((keys ^ 1, uids, evidence), (keys, uids ^ 1, evidence)):
+        assert sun.verify_many(*wrong, kernel=kernel).tolist() == [0]
+    flipped = np.repeat(evidence, 88, axis=0)
+    for bit in range(88):
+        flipped[bit, bit // 8] ^= 1 << bit % 8
+    many = [np.repeat(rows, 88, axis=0) for rows in (keys, uids)]
+    assert sun.verify_many(*many, flipped, kernel=kernel).tolist() == [0] * 88
+
+
+@each_kernel
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
+def test_sun_against_openssl(kernel: str, count: int) -> None:
+    keys, uids = random_rows(23, count, 16), random_rows(24, count, 7)
+    evidence = b"".join(
+        sun_evidence(key.tobytes(), uid.tobytes(), 0xFFFFFF - i)
+        for i, (key, uid) in enumerate(zip(keys, uids, strict=True))
+    )
+    rows = np.frombuffer(evidence, np.uint8).reshape(count, 11)
+    assert sun.verify_many(keys, uids, rows, kernel=kernel).tolist() == [1] * count
+
+
+@each_kernel
+@pytest.mark.parametrize("width", [16, 24, 32])
+@pytest.mark.parametrize("size", MESSAGE_SIZES)
+@pytest.mark.parametrize("count", [1, 8, 15, 16, 17, 70])
+def test_keys_of_any_size_against_openssl(kernel: str, width: int, size: int, count: int) -> None:
+    keys, messages = random_rows(25, count, width), random_rows(26, count, size)
+    macs = cmac.cmac_many(keys, messages, kernel=kernel)
+    for key, message, mac in zip(keys, messages, macs, strict=True):
+        expected = CMAC(algorithms.AES(key.tobytes()))
+        expected.update(message.tobytes())
+        assert mac.tobytes() == expected.finalize()
+    assert cmac.verify_many(keys, messages, macs, kernel=kernel).tolist() == [1] * count
+
+
+@each_kernel
+def test_odd_truncation(kernel: str) -> None:
+    keys, messages = random_rows(27, 300, 16), random_rows(28, 300, 20)
+    odd = cmac.cmac_many(keys, messages)[:, 1::2].copy()
+    right = cmac.verify_many(keys, messages, odd, truncation="odd", kernel=kernel)
+    assert right.tolist() == [1] * 300
+    assert not cmac.verify_many(keys, messages, odd, kernel=kernel).any()
+    for bit in range(64):
+        odd[bit, bit // 8] ^= 1 << bit % 8
+    right = cmac.verify_many(keys, messages, odd, truncation="odd", kernel=kernel)
+    assert right.tolist() == [0] * 64 + [1] * 236
+
+
+def test_truncations_that_are_none() -> None:
+    with pytest.raises(ValueError, match="^macs: expected 8 bytes"):
+        cmac.verify_many(ROWS, ROWS, ROWS, truncation="odd")
+    with pytest.raises(ValueError, match="^truncation: expected"):
+        cmac.verify_many(ROWS, ROWS, ROWS, truncation="even")
 
 
 @each_kernel
@@ -167,9 +278,10 @@ def test_tam1_against_openssl(kernel: str) -> None:
 
 
 @each_kernel
+@pytest.mark.parametrize("width", [16, 24, 32])
 @pytest.mark.parametrize("size", range(1, 32))
-def test_diversification_against_openssl(kernel: str, size: int) -> None:
-    master, inputs = random_rows(8, 1, 16)[0], random_rows(9, 70, size)
+def test_diversification_against_openssl(kernel: str, size: int, width: int) -> None:
+    master, inputs = random_rows(8, 1, width)[0], random_rows(9, 70, size)
     keys = an10922.derive_many(master, inputs, kernel=kernel)
     expected = [reference_an10922(master.tobytes(), row.tobytes()) for row in inputs]
     assert keys.tobytes() == b"".join(expected)
@@ -196,6 +308,8 @@ def test_demanded_kernel_that_is_absent_is_refused() -> None:
         lambda: cmac.verify_many(rows, rows, rows, kernel="aesni"),
         lambda: an10922.derive_many(rows[0], rows, kernel="aesni"),
         lambda: tam1.verify_many(rows, rows[0, :10], rows, kernel="aesni"),
+        lambda: tam2.verify_many(rows, rows[0, :10], random_rows(0, 3, 32), kernel="aesni"),
+        lambda: sun.verify_many(rows, random_rows(0, 3, 7), random_rows(0, 3, 11), kernel="aesni"),
     ):
         with pytest.raises(KernelUnavailable, match="'aesni' was demanded"):
             call()
@@ -249,6 +363,22 @@ def test_tam1_arrays_that_do_not_fit() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{named}: expected"):
             tam1.verify_many(ROWS, challenges, responses)  # type: ignore[arg-type]
+
+
+def test_masters_of_a_wrong_size() -> None:
+    for size in (0, 15, 17, 33):
+        with pytest.raises(ValueError, match="^master: expected 16, 24 or 32"):
+            an10922.derive_many(np.zeros(size, np.uint8), ROWS)
+
+
+def test_tam2_and_sun_arrays_that_do_not_fit() -> None:
+    for width in (0, 16, 31, 40, 96):
+        with pytest.raises(ValueError, match="^responses: expected"):
+            tam2.verify_many(ROWS, ROWS[0, :10].copy(), np.zeros((4, width), np.uint8))
+    with pytest.raises(ValueError, match="^uids: expected"):
+        sun.verify_many(ROWS, np.zeros((4, 8), np.uint8), np.zeros((4, 11), np.uint8))
+    with pytest.raises(ValueError, match="^evidence: expected"):
+        sun.verify_many(ROWS, np.zeros((4, 7), np.uint8), np.zeros((4, 12), np.uint8))
 
 
 def test_inputs_may_be_read_only() -> None:

@@ -14,19 +14,30 @@ from native.errors import Closed, KernelUnavailable
 from native.pipeline import (
     BAD_EVIDENCE,
     COUNTER_CMAC,
+    COUNTER_CMAC_16,
     GENUINE,
     MALFORMED,
     NO_EVIDENCE,
     NONE,
     NOT_ACTIVE,
     REPLAYED,
+    SUN,
     TAM1,
+    TAM2,
     UNKNOWN_TAG,
     BatchVerdicts,
     verify_batch,
 )
 from native.tagindex import ACTIVE, FROZEN, RETIRED, TagIndex
-from tag_reference import counter_evidence, rows_of, tag_key, tam1_response
+from tag_reference import (
+    CHALLENGED,
+    counter_evidence,
+    evidence_for,
+    rows_of,
+    tag_key,
+    tam1_response,
+    tam2_response,
+)
 
 each_kernel = pytest.mark.parametrize("kernel", cpu.available())
 each_width = pytest.mark.parametrize("width", [7, 8, 12, 16])
@@ -329,7 +340,7 @@ ARGUMENTS: dict[str, Any] = {
     ("named", "value"),
     [
         ("scheme", 0),
-        ("scheme", 4),
+        ("scheme", 7),
         ("scheme", "TAM1"),
         ("identities", np.ones((1, 9), np.uint8)),
         ("identities", np.ones((1, 12), np.uint16)),
@@ -378,4 +389,162 @@ def test_closed_arena_and_absent_kernel() -> None:
 
 
 def test_sizes_of_evidence() -> None:
-    assert [pipeline.evidence_size(scheme) for scheme in (NONE, TAM1, COUNTER_CMAC)] == [0, 16, 12]
+    schemes = (NONE, TAM1, COUNTER_CMAC, SUN, COUNTER_CMAC_16)
+    assert [pipeline.evidence_size(scheme) for scheme in schemes] == [0, 16, 12, 11, 20]
+    assert [pipeline.evidence_size(TAM2, blocks) for blocks in range(1, 5)] == [32, 48, 64, 80]
+    for scheme, blocks in ((TAM2, 0), (TAM2, 5), (TAM1, 1)):
+        with pytest.raises(ValueError, match="^blocks: expected"):
+            pipeline.evidence_size(scheme, blocks)
+
+
+@each_kernel
+@each_width
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+def test_tam2(kernel: str, width: int, blocks: int) -> None:
+    index, arena = TagIndex(), make_arena()
+    names = [name(i, width) for i in range(8)]
+    states = (ACTIVE, ACTIVE, ACTIVE, ACTIVE, FROZEN, RETIRED, ACTIVE)
+    for i, identity in enumerate(names[:7]):
+        index.put(identity, TAM2, states[i], i % 2)
+    index.put(names[6], TAM1, ACTIVE, 0)
+    memory = [bytes([i]) * 16 * blocks for i in range(8)]
+    right = [
+        tam2_response(key_of(identity, i % 2), CHALLENGE, memory[i])
+        for i, identity in enumerate(names)
+    ]
+    right[1] = right[0]  # another tag's answer
+    right[2] = bytes(16 + 16 * blocks)
+    right[3] = tam2_response(key_of(names[3], 1), b"challenge?", memory[3])
+    expected = [
+        GENUINE, BAD_EVIDENCE, NO_EVIDENCE, REPLAYED, NOT_ACTIVE, NOT_ACTIVE, BAD_EVIDENCE, UNKNOWN_TAG,
+    ]  # fmt: skip
+    result = judge(index, arena, TAM2, names, right, CHALLENGE, kernel=kernel)
+    assert result.verdicts.tolist() == expected
+    assert result.data is not None
+    nothing = bytes(16 * blocks)
+    assert [row.tobytes() for row in result.data] == [memory[0]] + [nothing] * 7
+    assert result.advanced_numbers.shape == (0,)
+    result = judge(index, arena, TAM2, names, right, None, kernel=kernel)
+    stale = [REPLAYED if v in {GENUINE, REPLAYED, NOT_ACTIVE} else v for v in expected]
+    assert result.verdicts.tolist() == stale
+    assert result.data is not None
+    assert not result.data.any()
+
+
+@each_kernel
+@pytest.mark.parametrize(
+    ("scheme", "width", "most"),
+    [(SUN, 7, 0xFFFFFF), (COUNTER_CMAC_16, 7, 0xFFFFFFFF), (COUNTER_CMAC_16, 16, 0xFFFFFFFF)],
+)
+def test_other_counters(kernel: str, scheme: int, width: int, most: int) -> None:
+    index, arena = TagIndex(), make_arena()
+    names = [name(i, width) for i in range(3)]
+    for identity, state in zip(names, (ACTIVE, FROZEN, ACTIVE), strict=True):
+        index.put(identity, scheme, state, 1)
+
+    def answer(tag: int, counter: int) -> bytes:
+        return evidence_for(scheme, key_of(names[tag], 1), names[tag], counter, b"")
+
+    index.set_counter(names[0], 0x10009)
+    reads = [
+        (0, 0x10009), (0, 0x1000A), (0, 0x1000A), (0, 0x1000C), (0, 9), (1, 1), (1, 1), (2, 0), (2, most),
+    ]  # fmt: skip
+    evidence = [answer(tag, counter) for tag, counter in reads]
+    forged = answer(2, 5)
+    size = len(forged)
+    for bit in range(size * 8):
+        wrong = bytearray(forged)
+        wrong[bit // 8] ^= 1 << bit % 8
+        evidence.append(bytes(wrong))
+    rows = [names[tag] for tag, _ in reads] + [names[2]] * size * 8
+    result = judge(index, arena, scheme, rows, evidence, kernel=kernel)
+    assert result.verdicts.tolist() == [
+        REPLAYED, GENUINE, REPLAYED, GENUINE, REPLAYED, NOT_ACTIVE, REPLAYED, REPLAYED, GENUINE,
+    ] + [BAD_EVIDENCE] * size * 8  # fmt: skip
+    assert result.advanced_numbers.tolist() == [0, 0, 1, 2]
+    assert result.advanced_counters.tolist() == [0x1000A, 0x1000C, 1, most]
+    assert result.data is None
+
+
+@each_kernel
+def test_no_scheme_stands_in_for_another(kernel: str) -> None:
+    """Every tag answers rightly under every scheme; only its own counts."""
+    schemes = (TAM1, COUNTER_CMAC, TAM2, SUN, COUNTER_CMAC_16)
+    names = [name(i, 7) for i in range(6)]
+    for asked in schemes:
+        index, arena = TagIndex(), make_arena()
+        for identity, registered in zip(names, (*schemes, NONE), strict=True):
+            index.put(identity, registered, ACTIVE, 0)
+        evidence = [
+            evidence_for(asked, key_of(identity), identity, 1, CHALLENGE) for identity in names
+        ]
+        challenge = CHALLENGE if asked in CHALLENGED else None
+        result = judge(index, arena, asked, names, evidence, challenge, kernel=kernel)
+        assert result.verdicts.tolist() == [
+            GENUINE if registered == asked else BAD_EVIDENCE for registered in (*schemes, NONE)
+        ]
+
+
+def test_sun_needs_a_uid() -> None:
+    arguments = {**ARGUMENTS, "scheme": SUN, "evidence": np.ones((1, 11), np.uint8)}
+    with pytest.raises(ValueError, match="^identities: expected rows of 7 bytes for SUN"):
+        verify_batch(TagIndex(), make_arena(), **arguments)
+
+
+@pytest.mark.parametrize("width", [0, 16, 31, 33, 47, 81, 96])
+def test_tam2_evidence_that_is_no_number_of_blocks(width: int) -> None:
+    arguments = {**ARGUMENTS, "scheme": TAM2, "evidence": np.ones((1, width), np.uint8)}
+    with pytest.raises(ValueError, match="^evidence: expected"):
+        verify_batch(TagIndex(), make_arena(), **arguments)
+
+
+def test_every_verdict_is_explained_by_a_state_of_its_time() -> None:
+    """States flip and the table grows while two threads verify: no read sees what never was."""
+    index, arena = TagIndex(16), make_arena()
+    names = [name(i, 12) for i in range(64)]
+    for identity in names:
+        index.put(identity, TAM1, ACTIVE, 0)
+    rows = rows_of(*names)
+    evidence = rows_of(*[tam1_response(key_of(identity), CHALLENGE) for identity in names])
+    zeros, fresh = np.zeros(64, np.uint8), np.random.default_rng(2)
+    # Tag i flips before generation g when bit i % 6 of g changes; the state of a generation is known.
+    generation = [0, 0]  # begun, finished
+    stop, wrong, batches = threading.Event(), list[object](), [0, 0]
+    states = (ACTIVE, FROZEN, ACTIVE, RETIRED)
+
+    def state_in(tag: int, at: int) -> int:
+        return states[(at >> tag % 6) % 4]
+
+    def verify(which: int) -> None:
+        while not stop.is_set():
+            finished = generation[1]
+            result = verify_batch(
+                index, arena, TAM1, rows, evidence, zeros, KNOWN, zeros, 1, CHALLENGE
+            )
+            begun = generation[0]
+            for tag, verdict in enumerate(result.verdicts.tolist()):
+                possible = {
+                    GENUINE if state_in(tag, at) == ACTIVE else NOT_ACTIVE
+                    for at in range(finished, begun + 1)
+                }
+                if verdict not in possible or result.numbers[tag] != tag:
+                    wrong.append((which, tag, verdict, finished, begun))
+            batches[which] += 1
+
+    threads = [threading.Thread(target=verify, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    column = np.ones(300, np.uint8)
+    for at in range(1, 400):
+        generation[0] = at
+        for tag, identity in enumerate(names):
+            if state_in(tag, at) != state_in(tag, at - 1):
+                assert index.set_state(identity, state_in(tag, at))
+        index.put_many(fresh.integers(1, 256, (300, 16), np.uint8), column, column, column)
+        generation[1] = at
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert min(batches) > 0
+    assert len(index) == 64 + 399 * 300
