@@ -8,6 +8,7 @@ and loses its stream to the write deadline. What it had sent and what was durabl
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -25,12 +26,15 @@ from jinku.v1.portal_pb2 import Hello, StreamRequest, StreamResponse
 
 from . import errors
 from .errors import CallRefused
+from .identity import authenticate
 
 # Answers that wait for the client, by number and by size; whoever has more to say waits.
 OUTBOUND_MESSAGES_MAX: Final = 64
 OUTBOUND_BYTES_MAX: Final = 2 << 20
 # How often a silent stream looks whether the service drains.
 LOOK_SECONDS: Final = 0.1
+# How often a stream looks whether its client's certificate has expired.
+CERTIFICATE_SECONDS: Final = 1.0
 
 
 class Outbound:
@@ -104,9 +108,12 @@ class PortalStreams:
         hello = _read_hello(next(request_iterator, None))
         outbound = Outbound()
         # The call may end while nobody waits in this generator.
-        context.add_callback(lambda: outbound.close(End.ABANDONED))
+        if not context.add_callback(lambda: outbound.close(End.ABANDONED)):
+            outbound.close(End.ABANDONED)
         try:
-            session = self._desk.open(caller.device_id, hello, outbound.put, outbound.close)
+            session = self._desk.open(
+                caller.device_id, hello, outbound.put, outbound.close, lambda: outbound.end is None
+            )
         except HelloRefused as refused:
             raise _refuse_hello(refused) from None
         except LedgerStopped:
@@ -114,14 +121,21 @@ class PortalStreams:
         reader = _Reader(request_iterator, session)
         reader.start()
         try:
-            yield from self._drain(outbound, session)
+            yield from self._drain(outbound, session, context)
         finally:
             outbound.close(End.ABANDONED)
             session.stop(End.ABANDONED)
         self._conclude(outbound.end, session, reader)
 
-    def _drain(self, outbound: Outbound, session: PortalSession) -> Iterator[bytes]:
+    def _drain(
+        self, outbound: Outbound, session: PortalSession, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        look_at = time.monotonic()
         while not outbound.is_over:
+            if time.monotonic() >= look_at:
+                # A stream does not outlive the certificate that opened it.
+                authenticate(context)
+                look_at = time.monotonic() + CERTIFICATE_SECONDS
             body = outbound.get(LOOK_SECONDS)
             if body is not None:
                 yield body
@@ -204,7 +218,7 @@ def _parse(received: bytes) -> StreamRequest:
 
 
 def _refuse_hello(refused: HelloRefused) -> CallRefused:
-    if refused.fault is HelloFault.STOPPED:
+    if refused.fault in {HelloFault.STOPPED, HelloFault.GONE}:
         return errors.draining()
     if refused.fault is HelloFault.NOT_REGISTERED:
         return errors.permission_denied(

@@ -21,6 +21,8 @@ from .reflection import add_reflection
 SPARE_THREADS = 16
 HEALTH_THREADS = 2
 METADATA_BYTES_MAX = 16 << 10
+# What a peer takes unless it says otherwise; no answer of ours comes near it.
+SEND_BYTES_MAX = 4 << 20
 HANDSHAKE_MS_MAX = 10_000
 # Beyond the grace: cut calls end at once, so this is never reached unless gRPC itself hangs.
 STOP_SECONDS_MAX = 5.0
@@ -33,7 +35,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # A second process on the same port would take half of the calls without a word.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.message_bytes_max),
-        ("grpc.max_send_message_length", settings.message_bytes_max),
+        ("grpc.max_send_message_length", SEND_BYTES_MAX),
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
         # What one connection may have open; more wait at the client.
         ("grpc.max_concurrent_streams", settings.calls_max + settings.streams_max + SPARE_THREADS),

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from core.directory import TagDirectory
-from core.errors import SettingsError
+from core.errors import LedgerStopped, SettingsError
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
 from core.ledger.tables import SERVICES
@@ -282,6 +282,9 @@ class Service:
         door = getattr(self, "door", None)
         if door is not None:
             door.stop_serving()
+        desk = getattr(self, "desk", None)
+        if desk is not None:
+            desk.fail(LedgerStopped("the outcome of a commit is unknown"))
         self._on_failure()
 
     def drain(self) -> bool:

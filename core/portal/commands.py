@@ -172,6 +172,11 @@ class Dispatcher:
         return not self._waiting and not self._submitted
 
     @property
+    def waiting(self) -> int:
+        """How many commands are not at the sequencer yet."""
+        return len(self._waiting)
+
+    @property
     def blocked(self) -> bool:
         """Whether something waits although there is room: the sequencer's queue was full."""
         return bool(self._waiting) and self._submitted < SUBMITTED_MAX

@@ -28,6 +28,7 @@ class HelloFault(Enum):
     EPOCH_OLDER = "portal_epoch is older than the one known"
     ANTENNA_NOT_REGISTERED = "antennas"
     STOPPED = "the service stops"
+    GONE = "nobody waits for it any more"
 
 
 class HelloRefused(JinkuError):
@@ -67,13 +68,19 @@ class PortalDesk:
         return replayed
 
     def open(
-        self, portal_id: bytes, hello: Hello, send: Tell, on_end: Callable[[End], None]
+        self,
+        portal_id: bytes,
+        hello: Hello,
+        send: Tell,
+        on_end: Callable[[End], None],
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> PortalSession:
         """Begin a stream: an older one of this portal is ended and settled, then Welcome is sent.
 
         `send` is called from several threads, may block and must return at once when `on_end` was
-        called; `on_end` is called once, when nothing more will be sent. Raises HelloRefused,
-        LedgerStopped.
+        called; `on_end` is called once, when nothing more will be sent. `is_wanted` is asked when
+        it is this opening's turn: one that was given up meanwhile ends nobody's stream. Raises
+        HelloRefused, LedgerStopped.
         """
         with self._parts.ledger.read() as state:
             row = state.get(PORTALS, portal_id)
@@ -83,6 +90,8 @@ class PortalDesk:
         with self._opening(portal_id):
             if self._stopped:
                 raise HelloRefused(HelloFault.STOPPED)
+            if not is_wanted():
+                raise HelloRefused(HelloFault.GONE)
             door = self._door(portal_id, row)
             if hello.portal_epoch < door.epoch:
                 raise HelloRefused(HelloFault.EPOCH_OLDER, str(door.epoch))
@@ -98,16 +107,17 @@ class PortalDesk:
             session.start()
             return session
 
-    def finish_all(self) -> None:
-        """Ask every session to end in order; does not wait."""
+    def fail(self, error: BaseException) -> None:
+        """Nothing is told any more: what the ledger or the read log holds is not known. At once."""
+        self._stopped = True
         for session in list(self._sessions.values()):
-            session.finish(wait_quiet=False)
+            session.fail(error)
 
     def stop(self) -> None:
         """End all sessions; all that was taken is settled and durable on return."""
         with self._lock:
             self._stopped = True
-            portal_ids = list(self._doors)
+            portal_ids = list(self._openings)
         for portal_id in portal_ids:
             with self._opening(portal_id):
                 session = self._sessions.pop(portal_id, None)
@@ -146,7 +156,7 @@ class PortalDesk:
             settler.drain()
 
         replayed = door.replay(position, handle)
-        settler.sum_up(door.last_read_ns)
+        settler.sum_up_at_last(door.last_read_ns)
         return door, replayed
 
     def _begin_epoch(self, door: Door, epoch: int) -> None:
@@ -156,7 +166,7 @@ class PortalDesk:
             gone = door.tracker.finish(EVERYTHING_NS, door.taken_sequence)
         settler.handle_gone(gone)
         settler.drain()
-        settler.sum_up(door.last_read_ns)
+        settler.sum_up_at_last(door.last_read_ns)
         with door.changed:
             position = door.begin_epoch(epoch)
         self._parts.read_log.flush(door.portal_id, position)

@@ -26,10 +26,15 @@ from core.portal.door import Door, Judged, Use
 from core.portal.settling import Settler, Tell
 from core.readlog.layout import Block
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
-from jinku.v1.portal_pb2 import ReadBatch, StreamResponse, Welcome
+from jinku.v1.portal_pb2 import BatchAcknowledgement, ReadBatch, StreamResponse, Welcome
 
 # Settled batches that one acknowledgement may cover.
 ACKNOWLEDGED_MAX: Final = 64
+# An acknowledgement that lists so many bytes of exceptions takes no further batch: peers limit
+# what a message may hold, and one batch is far below that.
+EXCEPTION_BYTES: Final = 1 << 16
+# Commands that may wait for the sequencer before the portal is held up.
+COMMANDS_WAITING_MAX: Final = 4096
 _RETRY_SECONDS: Final = 0.01
 _TICK_SECONDS_MAX: Final = 0.25
 _NS_PER_SECOND: Final = 1_000_000_000
@@ -84,6 +89,8 @@ class PortalSession:
         self._heard_at_ns = self._parts.monotonic()
         self._wait_quiet = False
         self._told_end = False
+        # Batches that are handled and still count as unsettled, because their commands wait.
+        self._held_up = 0
         self.end: End | None = None
         self.failure: BaseException | None = None
 
@@ -109,8 +116,7 @@ class PortalSession:
 
     def stop(self, end: End) -> None:
         """End at once: nothing more is taken or told. All that was taken is settled on return."""
-        # A line that broke may come back with the rest of a crossing: decide nothing for it.
-        self._wait_quiet = False
+        # A line that broke may come back with the rest of a crossing: nothing is decided for it.
         self._close(end)
         self._tell_end(end)
         with self._receiving:
@@ -124,8 +130,7 @@ class PortalSession:
         `wait_quiet`: first wait until the tags that are still here are quiet and decided, at most
         the quiet time. Does not block.
         """
-        self._wait_quiet = wait_quiet
-        self._close(End.FINISHED)
+        self._close(End.FINISHED, wait_quiet=wait_quiet)
         self._inbox.put(_WAKE)
 
     def fail(self, error: BaseException) -> None:
@@ -135,10 +140,13 @@ class PortalSession:
         with self._door.changed:
             self._door.failed = True
         self._tell_end(End.FAILED)
-        self._parts.on_incident(error)
+        if not isinstance(error, LedgerStopped):
+            self._parts.on_incident(error)
 
-    def _close(self, end: End) -> None:
+    def _close(self, end: End, *, wait_quiet: bool = False) -> None:
         with self._door.changed:
+            # Whoever wants it to end soonest prevails, in whatever order they come.
+            self._wait_quiet = wait_quiet and (self.end is None or self._wait_quiet)
             if self.end is None or end in {End.SUPERSEDED, End.FAILED}:
                 self.end = end
             self._door.changed.notify_all()
@@ -265,8 +273,9 @@ class PortalSession:
             self._acknowledge(durable)
         for judged in durable:
             self._settler.handle(judged)
-            self._door.settled()
+            self._held_up += 1
         dispatcher.pump()
+        self._make_room()
         self.tick()
         return self.end is End.FAILED or (self.end is not None and self._is_settled())
 
@@ -285,13 +294,22 @@ class PortalSession:
         with self._door.changed:
             self._door.durable_sequence = durable[-1].sequence
             self._door.changed.notify_all()
-        batches = [
-            answers.batch_acknowledgement(one.sequence, one.verdicts, one.challenge_state)
-            for one in durable
-        ]
-        self._send(answers.acknowledgement(durable[-1].sequence, batches))
+        batches: list[BatchAcknowledgement] = []
+        size = 0
         for one in durable:
             self._parts.on_verdicts(one.verdicts)
+            batch = answers.batch_acknowledgement(one.sequence, one.verdicts, one.challenge_state)
+            batches.append(batch)
+            size += len(batch.exception_row) + len(batch.exception_verdict)
+            if size >= EXCEPTION_BYTES or one is durable[-1]:
+                self._send(answers.acknowledgement(one.sequence, batches))
+                batches, size = [], 0
+
+    def _make_room(self) -> None:
+        """Batches are acknowledged at once; they make room when few of their commands wait."""
+        while self._held_up and self._settler.dispatcher.waiting <= COMMANDS_WAITING_MAX:
+            self._held_up -= 1
+            self._door.settled()
 
     def tick(self) -> None:
         """What time alone causes: challenges, tags gone quiet, the summary of an interval."""
@@ -324,10 +342,18 @@ class PortalSession:
         self._settler.dispatcher.pump()
 
     def _is_settled(self) -> bool:
-        with self._door.changed:
-            if self._wait_quiet and self.end is End.FINISHED and len(self._door.tracker):
-                return False
-            return not self._door.unsettled and self._settler.dispatcher.idle
+        """Whether nothing is left to do. Asked only after the end: no batch is taken any more but
+        the one that the transport may be giving us right now.
+        """
+        if not self._receiving.acquire(blocking=False):
+            return False
+        try:
+            with self._door.changed:
+                if self._wait_quiet and self.end is End.FINISHED and len(self._door.tracker):
+                    return False
+                return not self._door.unsettled and self._settler.dispatcher.idle
+        finally:
+            self._receiving.release()
 
 
 def _is_same(kept: Block, columns: Columns) -> bool:

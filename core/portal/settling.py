@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from core.errors import QueueFull
 from core.ledger.tables import CONTAINERS, TAGS, State
 from core.portal import answers
 from core.portal.alarms import REMEMBERED_MAX, Batch, Held
@@ -108,6 +110,16 @@ class Settler:
             door.alarms.summed_up()
         door.checkpoint()
         self._tell_alarms(committed, b"", "", suppressed.from_sequence)
+
+    def sum_up_at_last(self, seen_at_ns: int) -> None:
+        """The same, however long the sequencer has no room."""
+        while True:
+            try:
+                self.sum_up(seen_at_ns)
+            except QueueFull:
+                time.sleep(_WAIT_SECONDS)
+            else:
+                return
 
     # -- alarms ----------------------------------------------------------------------------------
 
