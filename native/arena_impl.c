@@ -126,10 +126,11 @@ static int add(struct arena *arena, uint32_t realm, uint32_t version, const uint
         return ARENA_CLOSED;
     struct vault *vault = vault_of(arena);
     const int known = find(vault, realm, version);
-    if (known >= 0)
-        return cpu_equal(vault->entries[known].master.round_keys[0], key, AES_BLOCK)
-                   ? known
-                   : ARENA_CONFLICT;
+    if (known >= 0) {
+        const uint8_t same = cpu_equal(vault->entries[known].master.round_keys[0], key, AES_BLOCK);
+        cpu_make_public(&same, sizeof same); /* the caller is told */
+        return same ? known : ARENA_CONFLICT;
+    }
     if (vault->count == arena->capacity)
         return ARENA_FULL;
     struct arena_entry *entry = &vault->entries[vault->count];
