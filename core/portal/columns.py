@@ -131,9 +131,10 @@ def _check_envelope(batch: ReadBatch, count: int, reads_max: int) -> int:
 def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
     antenna = batch.antenna
     count = len(antenna)
-    others = [name for name in COLUMNS if name != "antenna" and getattr(batch, name)]
-    if count == 0 and others:
-        raise BatchFault(ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE, f"antenna: {others[0]}")
+    if count == 0:
+        for name in COLUMNS:
+            if getattr(batch, name):
+                raise BatchFault(ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE, f"antenna: {name}")
     evidence_width = _check_envelope(batch, count, reads_max)
     identity = batch.identity
     identity_width, rest = divmod(len(identity), count)

@@ -18,25 +18,23 @@ from core.fsck import fsck
 from core.keys import RealmKeys
 from core.ledger.tables import IndexKind
 from core.readlog.log import ReadLog
-from grpc_api.certificates import CertificateFiles
 from grpc_api.founding import read_log_path
 from grpc_api.service import open_ledger
 from jinku.event.v1.event_pb2 import Events
 from jinku.type.v1.tag_pb2 import Direction
-from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamRequest, StreamResponse
+from jinku.v1.portal_pb2 import Challenge, ReadBatch, StreamRequest, StreamResponse
+from lines import HELLO, PATH, open_channel
 from portals import tam1_identity
 from process import daemon
 from registrar import container, institution, issue, portal, vault
 from running import REGISTRY, call_bytes, found, serving
 from tag_reference import tag_key, tam1_response
 
-PATH = "/jinku.v1.PortalService/Stream"
 TAGS = 6
 BATCHES = 240
 BATCH_NS = 100_000_000
 # A tag crosses in one second and is away for three.
 PERIOD, CROSSING = 40, 10
-HELLO = StreamRequest(hello=Hello(portal_epoch=1, antennas=[1, 2], frequencies_khz=[920_625]))
 
 
 class Walks:
@@ -105,16 +103,6 @@ def realm(tmp_path: Path) -> tuple[Path, Any]:
             call_bytes(channel, REGISTRY + method, request.SerializeToString())
         running.issue("portal", "gate-1")
         return directory, running.settings
-
-
-def open_channel(target: str, directory: Path) -> grpc.Channel:
-    files = CertificateFiles.named(directory / "certificates", "portal-gate-1")
-    credentials = grpc.ssl_channel_credentials(
-        (directory / "certificates" / "ca.pem").read_bytes(),
-        files.private_key.read_bytes(),
-        files.certificate.read_bytes(),
-    )
-    return grpc.secure_channel(target, credentials, [("grpc.use_local_subchannel_pool", 1)])
 
 
 class Journey:
