@@ -41,10 +41,11 @@ COMMANDS: Final = Table(9, rows.CommandRow)
 ALARMS: Final = Table(10, rows.AlarmRow)
 HISTORY: Final = Table(11, rows.HistoryRow)
 PASSAGES: Final = Table(12, rows.PassageRow)
+SEGMENTS: Final = Table(13, rows.SegmentRow)
 
 TABLES: Final[tuple[Table[Message], ...]] = (
     REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
-    TAGS, INDEX, COMMANDS, ALARMS, HISTORY, PASSAGES,
+    TAGS, INDEX, COMMANDS, ALARMS, HISTORY, PASSAGES, SEGMENTS,
 )  # type: ignore[assignment]  # fmt: skip
 REALM_KEY: Final = bytes(16)
 
@@ -63,6 +64,11 @@ class IndexKind(StrEnum):
 def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
     """Subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
     return subject_id + struct.pack(">QI", entry_index, ordinal)
+
+
+def segment_key(portal_id: bytes, portal_epoch: int, first_sequence: int) -> bytes:
+    """Portal's id ‖ u64 epoch ‖ u64 first sequence: a portal's segments lie in order."""
+    return portal_id + struct.pack(">QQ", portal_epoch, first_sequence)
 
 
 class State:

@@ -22,6 +22,7 @@ from core.mechanisms.custody import apply_custody_moved
 from core.mechanisms.history import Where
 from core.mechanisms.incidents import apply_alarm_raised
 from core.mechanisms.presence import apply_passage_recorded
+from core.mechanisms.readlog import apply_read_segment_pruned, apply_read_segment_sealed
 from core.mechanisms.registry import (
     apply_container_registered,
     apply_institution_registered,
@@ -49,6 +50,8 @@ APPLY: Mapping[str, Apply] = MappingProxyType(
         "custody_moved": apply_custody_moved,
         "passage_recorded": apply_passage_recorded,
         "alarm_raised": apply_alarm_raised,
+        "read_segment_sealed": apply_read_segment_sealed,
+        "read_segment_pruned": apply_read_segment_pruned,
     }
 )
 

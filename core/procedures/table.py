@@ -11,6 +11,7 @@ from core.decisions import Handler
 from core.procedures.portal import PORTAL_HANDLERS
 from core.procedures.queries import ALL_QUERIES, Query
 from core.procedures.registry import REGISTRY_HANDLERS
+from core.procedures.segments import SEGMENT_HANDLERS
 from core.procedures.tags import LoadedTagKeys, tag_handlers
 
 __all__ = ["QUERIES", "LoadedTagKeys", "Query", "handlers"]
@@ -22,7 +23,7 @@ def handlers(loaded_keys: LoadedTagKeys) -> dict[type[Message], Handler]:
     `loaded_keys` tells which tag masters are loaded now. Deciding may ask it because replay decides
     nothing. ValueError if a request has two handlers.
     """
-    own = PORTAL_HANDLERS.values()
+    own = [*PORTAL_HANDLERS.values(), *SEGMENT_HANDLERS]
     return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys), *own])
 
 

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import Message
 
 from core.decisions import Context, Decision
-from core.errors import LedgerCorrupt, SettingsError
+from core.errors import DecideFailed, LedgerCorrupt, SettingsError
 from core.ids import make_id
 from core.ledger.tables import ALARMS, CONTAINERS, HISTORY, PASSAGES, SERVICES, IndexKind, State
 from core.mechanisms.apply import APPLY, Where, apply
@@ -23,8 +23,10 @@ from core.sequencer import Committed
 from core.store.v1.commands_pb2 import (
     FoundingServiceSpec,
     FoundRealm,
+    PruneReadSegment,
     RaisePortalAlarm,
     RecordPassage,
+    SealReadSegment,
 )
 from jinku.event.v1.event_pb2 import (
     AlarmRaised,
@@ -110,6 +112,17 @@ def test_every_kind_of_event_is_replayed_byte_for_byte(bank: Bank) -> None:
             )
             for at, direction in enumerate(Direction.values()[1:], start=1)
         ),
+        *(
+            SealReadSegment(
+                portal_id=bank.portal_id,
+                portal_epoch=1,
+                first_sequence=first,
+                last_sequence=first + 9,
+                digest=bytes(32),
+            )
+            for first in (1, 11)
+        ),
+        PruneReadSegment(portal_id=bank.portal_id, portal_epoch=1, first_sequence=1),
     ]
     for one in commands:
         (committed,) = bank.registrar.writer.commit([command(one)])
@@ -304,3 +317,24 @@ def test_wrong_founding_is_told(tmp_path: Path, request_: FoundRealm, said: str)
 def test_founding_is_no_command_of_a_caller() -> None:
     assert list(FOUNDING_HANDLERS) == [FoundRealm]
     assert FOUNDING_HANDLERS[FoundRealm].answer is None
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SealReadSegment(first_sequence=2, last_sequence=3),
+        SealReadSegment(first_sequence=1, last_sequence=0),
+        PruneReadSegment(first_sequence=1),
+    ],
+    ids=["a gap", "empty", "pruned before it is sealed"],
+)
+def test_a_read_segment_that_cannot_be_is_not_recorded(bank: Bank, request_: Message) -> None:
+    request = type(request_)()
+    request.CopyFrom(request_)
+    request.portal_id, request.portal_epoch = bank.portal_id, 1  # type: ignore[attr-defined]
+    if isinstance(request, SealReadSegment):
+        request.digest = bytes(32)
+    before = bank.ledger.size
+    (failed,) = bank.registrar.writer.commit([command(request)])
+    assert isinstance(failed, DecideFailed)
+    assert bank.ledger.size == before

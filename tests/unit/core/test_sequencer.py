@@ -134,10 +134,10 @@ def test_a_raising_procedure_changes_nothing(ledger: Ledger) -> None:
         raise RuntimeError("broken")
 
     handlers = {**HANDLERS, RegisterInstitutionRequest: Handler(RegisterInstitutionRequest, raises)}  # type: ignore[arg-type]
-    before = [list(ledger.raw_rows(number)) for number in range(1, 13)]
+    before = [list(ledger.raw_rows(number)) for number in range(1, 14)]
     (result,) = Writer(ledger, handlers).commit([command(institution("A"))])
     assert isinstance(result, DecideFailed)
-    assert [list(ledger.raw_rows(number)) for number in range(1, 13)] == before
+    assert [list(ledger.raw_rows(number)) for number in range(1, 14)] == before
     assert ledger.size == 1
 
 

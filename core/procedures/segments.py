@@ -1,0 +1,67 @@
+"""Runs of the read log's batches enter the journal, and leave the disk when their time is over.
+
+The service's own commands: nobody is answered. What cannot be, because the read log itself made
+the request, is an error of ours and raises ValueError: nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from core.decisions import Context, Decision, Handler
+from core.ledger.tables import PORTALS, SEGMENTS, State, segment_key
+from core.store.v1.commands_pb2 import PruneReadSegment, SealReadSegment
+from jinku.event.v1.event_pb2 import Event, ReadSegmentPruned, ReadSegmentSealed
+
+DIGEST_SIZE = 32
+
+
+def decide_seal_read_segment(request: SealReadSegment, state: State, context: Context) -> Decision:
+    """The digest of a complete run. Runs of one epoch follow each other without a gap."""
+    if state.get(PORTALS, request.portal_id) is None:
+        raise ValueError("a read segment of a portal that is not registered")
+    if len(request.digest) != DIGEST_SIZE or request.last_sequence < request.first_sequence:
+        raise ValueError("a read segment without batches or digest")
+    if request.first_sequence != next_segment(state, request.portal_id, request.portal_epoch):
+        raise ValueError("a read segment that does not follow the one before")
+    sealed = ReadSegmentSealed(
+        portal_id=request.portal_id,
+        portal_epoch=request.portal_epoch,
+        first_sequence=request.first_sequence,
+        last_sequence=request.last_sequence,
+        reads=request.reads,
+        digest=request.digest,
+        first_received_ns=request.first_received_ns,
+        last_received_ns=request.last_received_ns,
+    )
+    return Decision(events=[Event(read_segment_sealed=sealed)])
+
+
+def decide_prune_read_segment(
+    request: PruneReadSegment, state: State, context: Context
+) -> Decision:
+    """A sealed run's batches are deleted, because they were kept as long as they had to be."""
+    key = segment_key(request.portal_id, request.portal_epoch, request.first_sequence)
+    row = state.get(SEGMENTS, key)
+    if row is None or row.pruned:
+        raise ValueError("a read segment that is not sealed, or pruned already")
+    pruned = ReadSegmentPruned(
+        portal_id=request.portal_id,
+        portal_epoch=request.portal_epoch,
+        first_sequence=request.first_sequence,
+        last_sequence=row.last_sequence,
+        retention_days=request.retention_days,
+    )
+    return Decision(events=[Event(read_segment_pruned=pruned)])
+
+
+def next_segment(state: State, portal_id: bytes, portal_epoch: int) -> int:
+    """The first sequence that no segment of this epoch holds."""
+    following = 1
+    for _, row in state.scan(SEGMENTS, segment_key(portal_id, portal_epoch, 0)[:24]):
+        following = row.last_sequence + 1
+    return following
+
+
+SEGMENT_HANDLERS = (
+    Handler(SealReadSegment, decide_seal_read_segment),
+    Handler(PruneReadSegment, decide_prune_read_segment),
+)
