@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-import numpy as np
 import structlog
 
 from core.directory import TagDirectory
@@ -21,7 +20,6 @@ from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
 from core.ledger.tables import SERVICES
 from core.portal.challenges import ChallengeBook
-from core.portal.columns import U8
 from core.portal.desk import PortalDesk
 from core.portal.parts import Parts
 from core.procedures.table import QUERIES, handlers
@@ -231,8 +229,7 @@ class Service:
     def _note_incident(self, error: BaseException) -> None:
         note_incident(error, STREAM_RPC)
 
-    def _count_verdicts(self, verdicts: U8) -> None:
-        counts = np.bincount(verdicts, minlength=len(VERDICT_NAMES)).tolist()
+    def _count_verdicts(self, counts: Sequence[int]) -> None:
         self.metrics.portal_reads(dict(zip(VERDICT_NAMES, counts, strict=False)))
 
     def _open_metrics(self) -> str:

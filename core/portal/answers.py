@@ -38,22 +38,26 @@ PRESENTED_MAX = 256
 
 
 def batch_acknowledgement(
-    sequence: int, verdicts: U8, challenge_state: int, *, duplicate: bool = False
+    sequence: int,
+    verdicts: U8,
+    counts: Sequence[int],
+    challenge_state: int,
+    *,
+    duplicate: bool = False,
 ) -> BatchAcknowledgement:
-    """Counts and the rows that are not genuine."""
+    """Counts (by number of the verdict) and the rows that are not genuine."""
     rows = np.flatnonzero(verdicts != Verdict.VERDICT_GENUINE).astype("<u4")
     return BatchAcknowledgement(
         sequence=sequence,
         duplicate=duplicate,
-        counts=_counts(verdicts),
+        counts=_counts(counts),
         exception_row=rows.tobytes(),
         exception_verdict=verdicts[rows].tobytes(),
         challenge_state=challenge_state,  # type: ignore[arg-type]  # a number of the enum
     )
 
 
-def _counts(verdicts: U8) -> VerdictCounts:
-    counts = np.bincount(verdicts, minlength=8).tolist()
+def _counts(counts: Sequence[int]) -> VerdictCounts:
     return VerdictCounts(
         genuine=counts[Verdict.VERDICT_GENUINE],
         unknown_tag=counts[Verdict.VERDICT_UNKNOWN_TAG],

@@ -6,7 +6,7 @@ Everything here survives a crash: it is in the read log, or follows from it and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,7 @@ class Judged:
     sequence: int
     columns: Columns
     verdicts: U8
+    counts: Sequence[int]  # reads by number of the verdict
     numbers: U32
     challenge_state: ChallengeState
     # Reads of just now: they may open a gate.
@@ -153,7 +154,7 @@ class Door:
             seen = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
             alarming = faultless < len(columns) or bool(len(seen.left_out))
             judged = Judged(
-                sequence, columns, result.verdicts, result.numbers, state,
+                sequence, columns, result.verdicts, counts, result.numbers, state,
                 self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
                 alarming,
             )  # fmt: skip
@@ -252,7 +253,7 @@ class Door:
                 self.alarming.add(sequence)
             state = ChallengeState.CHALLENGE_STATE_UNSPECIFIED
             judged = Judged(
-                sequence, columns, block.verdicts, numbers, state, False, nothing, gone, left_out,
+                sequence, columns, block.verdicts, (), numbers, state, False, nothing, gone, left_out,
                 alarming,
             )  # fmt: skip
             handle(judged)

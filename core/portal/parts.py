@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from core.clock import Clock, system_clock
@@ -11,7 +11,6 @@ from core.directory import TagDirectory
 from core.ledger.ledger import Ledger
 from core.portal.alarms import Separator
 from core.portal.challenges import ChallengeBook
-from core.portal.columns import U8
 from core.portal.commands import Submitter
 from core.readlog.log import ReadLog
 from core.settings import PortalSettings
@@ -32,8 +31,8 @@ class Parts:
     on_failure: Callable[[BaseException], None] = lambda _: None
     # An error that one command or one stream ends with; the service goes on.
     on_incident: Callable[[BaseException], None] = lambda _: None
-    # Verdicts of a batch that has become durable, (N,) uint8.
-    on_verdicts: Callable[[U8], None] = lambda _: None
+    # Reads of a batch that has become durable, by number of the verdict.
+    on_verdicts: Callable[[Sequence[int]], None] = lambda _: None
     # Genuine reads of tags that no track was left for.
     on_untracked: Callable[[int], None] = lambda _: None
     clock: Clock = system_clock

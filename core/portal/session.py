@@ -237,7 +237,11 @@ class PortalSession:
         if kept is None or not _is_same(kept, columns):
             raise BatchFault(ReasonCode.REASON_CODE_BATCH_SEQUENCE_REUSED, f"sequence: {sequence}")
         again = answers.batch_acknowledgement(
-            sequence, kept.verdicts, kept.challenge_state, duplicate=True
+            sequence,
+            kept.verdicts,
+            np.bincount(kept.verdicts, minlength=8).tolist(),
+            kept.challenge_state,
+            duplicate=True,
         )
         self._send(answers.acknowledgement(self._door.durable_sequence, [again]))
 
@@ -297,8 +301,10 @@ class PortalSession:
         batches: list[BatchAcknowledgement] = []
         size = 0
         for one in durable:
-            self._parts.on_verdicts(one.verdicts)
-            batch = answers.batch_acknowledgement(one.sequence, one.verdicts, one.challenge_state)
+            self._parts.on_verdicts(one.counts)
+            batch = answers.batch_acknowledgement(
+                one.sequence, one.verdicts, one.counts, one.challenge_state
+            )
             batches.append(batch)
             size += len(batch.exception_row) + len(batch.exception_verdict)
             if size >= EXCEPTION_BYTES or one is durable[-1]:
