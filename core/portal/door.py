@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from core.kernels import verify_batch
 from core.ledger.tables import PASSAGES
-from core.portal.alarms import AlarmBook
+from core.portal.alarms import AlarmBook, Batch, Held, Suppressed
 from core.portal.columns import U8, U32, Columns
 from core.portal.commands import CommandMaker
 from core.portal.parts import Parts
@@ -84,6 +84,9 @@ class Door:
         self.alarms = AlarmBook(parts.settings)
         # Batches whose alarms are not all journalled.
         self.alarming = Outstanding()
+        # What was suppressed before a batch whose alarms are at the sequencer: a replay begins at
+        # the first of them and suppresses its share again.
+        self._suppressed_before: dict[int, Suppressed] = {}
 
     def _new_tracker(self) -> Tracker:
         settings = self.parts.settings
@@ -116,6 +119,7 @@ class Door:
         self.taken_sequence = self.durable_sequence = self.last_read_ns = 0
         self.tracker = self._new_tracker()
         self.alarming = Outstanding()
+        self._suppressed_before = {}
         return Position(epoch=epoch, service_ns=self.service_ns)
 
     def time_fault(self, columns: Columns, now_ns: int) -> str | None:
@@ -200,18 +204,44 @@ class Door:
         return state == ChallengeState.CHALLENGE_STATE_LIVE
 
     def _position(self) -> Position:
-        suppressed, sequence = self.alarms.suppressed, self.taken_sequence
+        sequence = self.taken_sequence
+        alarms_from = self.alarming.first(sequence + 1)
+        suppressed = self._suppressed_before.get(alarms_from, self.alarms.suppressed)
         return Position(
             epoch=self.epoch,
             last_sequence=sequence,
             last_read_ns=self.last_read_ns,
             service_ns=self.service_ns,
             replay_from=self.tracker.outstanding.first(sequence + 1),
-            alarms_from=self.alarming.first(sequence + 1),
+            alarms_from=alarms_from,
             suppressed_count=suppressed.count,
             suppressed_from=suppressed.from_sequence,
             suppressed_digest=suppressed.digest,
         )
+
+    def sift(self, batch: Batch, sequence: int) -> tuple[list[Held], list[Held]]:
+        """What is new of a batch, and which of that to journal; `alarmed` when one of those is."""
+        now_ns = self.now_ns()
+        with self.changed:
+            before = replace(self.alarms.suppressed)
+            new, raised = self.alarms.sift(batch, sequence, now_ns)
+            if raised:
+                self._suppressed_before[sequence] = before
+            self.alarming.add(sequence, len(raised))
+            self.alarming.release(sequence)
+        return new, raised
+
+    def alarmed(self, sequence: int) -> None:
+        """An alarm of a batch is durable in the journal."""
+        with self.changed:
+            self.alarming.release(sequence)
+            if sequence not in self.alarming:
+                del self._suppressed_before[sequence]
+
+    def summary_due(self, now_ns: int) -> bool:
+        """Whether to sum up now: not while a replay would suppress again what is summed up."""
+        with self.changed:
+            return not self._suppressed_before and self.alarms.summary_due(now_ns)
 
     def settled(self) -> None:
         """A batch is answered and its commands are made: there is room for another."""

@@ -324,7 +324,7 @@ class PortalSession:
             self._send_challenges(now_ns)
         if self.end is None or self._wait_quiet:
             self._finish_quiet()
-        if self._door.alarms.summary_due(now_ns):
+        if self._door.summary_due(now_ns):
             try:
                 self._settler.sum_up(self._door.last_read_ns)
             except QueueFull:

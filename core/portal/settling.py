@@ -131,11 +131,7 @@ class Settler:
         batch = self._parts.separator.separate(
             judged.columns, judged.verdicts, judged.numbers, judged.left_out
         )
-        now_ns = door.now_ns()
-        with door.changed:
-            new, raised = door.alarms.sift(batch, sequence, now_ns)
-            door.alarming.add(sequence, len(raised))
-            door.alarming.release(sequence)
+        new, raised = door.sift(batch, sequence)
         if raised:
             with self._parts.ledger.read() as state:
                 for held in raised:
@@ -155,8 +151,7 @@ class Settler:
         )
 
     def _alarmed(self, identity: bytes, label: str, sequence: int, committed: Committed) -> None:
-        with self._door.changed:
-            self._door.alarming.release(sequence)
+        self._door.alarmed(sequence)
         self._tell_alarms(committed, identity, label, sequence)
 
     def _tell_alarms(

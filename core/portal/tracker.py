@@ -47,6 +47,9 @@ class Outstanding:
         """The first sequence with work left."""
         return next(iter(self._counts), otherwise)
 
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._counts
+
     def __len__(self) -> int:
         return len(self._counts)
 

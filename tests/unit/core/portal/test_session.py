@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -555,6 +556,29 @@ def test_suppressed_alarms_survive_a_restart(tmp_path: Path) -> None:
         site.restart()
         raised = site.events("alarm_raised")
         assert [alarm.suppressed_count for alarm in raised] == [0, 19]
+
+
+def test_suppressed_alarms_are_counted_once_across_a_crash(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def refuse(_: Any) -> Any:
+        raise QueueFull("full")
+
+    crashed = tmp_path / "crashed"
+    with site_in(tmp_path / "site", alarms_per_interval_max=2) as site:
+        stream = site.stream()
+        with monkeypatch.context() as full:
+            full.setattr(site.sequencer, "submit", refuse)
+            identities = [tam1_identity(1000 + number) for number in range(20)]
+            stream.send_durable([Read(identity, OUTER, 0) for identity in identities])
+            eventually(lambda: site.desk._doors[site.portal_id()].alarms.suppressed.count == 19)
+            stream.send_durable([Read(BOX, OUTER, 0)])
+            shutil.copytree(site.directory, crashed)
+    again = Site(crashed, site.settings).open()
+    try:
+        assert [one.suppressed_count for one in again.events("alarm_raised")] == [0, 19]
+    finally:
+        again.close()
 
 
 def test_nothing_readable_on_disk(site: Site) -> None:
