@@ -17,7 +17,7 @@ import numpy.typing as npt
 from core.errors import Violation, ViolationKind
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
 from jinku.type.v1.tag_pb2 import TagScheme
-from jinku.v1.portal_pb2 import Read, ReadBatch
+from jinku.v1.portal_pb2 import Read, ReadBatch, Tam2Profile
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -29,8 +29,15 @@ EVIDENCE_WIDTHS: Final[dict[int, int]] = {
     TagScheme.TAG_SCHEME_NONE: 0,
     TagScheme.TAG_SCHEME_TAM1: 16,
     TagScheme.TAG_SCHEME_COUNTER_CMAC: 12,
+    TagScheme.TAG_SCHEME_SUN: 11,
+    TagScheme.TAG_SCHEME_COUNTER_CMAC_16: 20,
 }
-CHALLENGED: Final = frozenset({int(TagScheme.TAG_SCHEME_TAM1)})
+TAM2: Final = int(TagScheme.TAG_SCHEME_TAM2)
+TAM2_FIELDS: Final = ("tam2_profile", "tam2_offset", "tam2_block_count")
+TAM2_OFFSET_MAX: Final = 4095
+TAM2_BLOCKS_MAX: Final = 4
+CHALLENGED: Final = frozenset({int(TagScheme.TAG_SCHEME_TAM1), TAM2})
+SUN_IDENTITY_WIDTH: Final = 7
 COLUMNS: Final = (
     "identity", "evidence", "antenna", "channel", "rssi_cdbm", "phase", "doppler_chz", "time_us",
 )  # fmt: skip
@@ -60,6 +67,8 @@ class Columns:
     phase: U16  # (N,) 1/65536 turn, or (0,): not given
     doppler_chz: I16  # (N,) hundredths of a Hz, or (0,): not given
     time_us: U32  # (N,) after base_time_ns
+    tam2_profile: int = 0  # number of jinku.v1.Tam2Profile; 0: another scheme
+    tam2_offset: int = 0  # first block read of the profile's memory
     # Of the earliest and the latest read, after base_time_ns.
     first_us: int = field(init=False)
     last_us: int = field(init=False)
@@ -114,7 +123,7 @@ def _check_envelope(batch: ReadBatch, count: int, reads_max: int) -> int:
         raise BatchFault(ReasonCode.REASON_CODE_BATCH_EMPTY, "antenna")
     if count > reads_max:
         raise BatchFault(ReasonCode.REASON_CODE_BATCH_TOO_LARGE, f"antenna: {count} > {reads_max}")
-    width = EVIDENCE_WIDTHS.get(batch.scheme)
+    width = _tam2_width(batch) if batch.scheme == TAM2 else EVIDENCE_WIDTHS.get(batch.scheme)
     if width is None:
         raise BatchFault(ReasonCode.REASON_CODE_BATCH_SCHEME_UNKNOWN, f"scheme: {batch.scheme}")
     if batch.scheme in CHALLENGED and not batch.challenge_id:
@@ -123,9 +132,39 @@ def _check_envelope(batch: ReadBatch, count: int, reads_max: int) -> int:
         raise BatchFault(
             ReasonCode.REASON_CODE_BATCH_MALFORMED, "challenge_id: the scheme has none"
         )
+    if batch.scheme != TAM2:
+        for name in TAM2_FIELDS:
+            if batch.HasField(name):
+                raise BatchFault(
+                    ReasonCode.REASON_CODE_BATCH_MALFORMED, f"{name}: the scheme has none"
+                )
     if batch.base_time_ns <= 0:
         raise BatchFault(ReasonCode.REASON_CODE_BATCH_MALFORMED, "base_time_ns: must be after 1970")
     return width
+
+
+def _tam2_width(batch: ReadBatch) -> int:
+    """The width of TAM2's evidence, if what it read of the tag is said whole."""
+    for name in TAM2_FIELDS:
+        if not batch.HasField(name):
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_MALFORMED, f"{name}: missing")
+    for name, least, most in (
+        ("tam2_profile", 1, len(Tam2Profile.values()) - 1),
+        ("tam2_offset", 0, TAM2_OFFSET_MAX),
+        ("tam2_block_count", 1, TAM2_BLOCKS_MAX),
+    ):
+        if not least <= getattr(batch, name) <= most:
+            raise BatchFault(
+                ReasonCode.REASON_CODE_BATCH_MALFORMED,
+                f"{name}: {getattr(batch, name)} is outside {least} to {most}",
+            )
+    return 16 + 16 * batch.tam2_block_count
+
+
+def _is_identity_width(scheme: int, width: int) -> bool:
+    return width in IDENTITY_WIDTHS and (
+        scheme != TagScheme.TAG_SCHEME_SUN or width == SUN_IDENTITY_WIDTH
+    )
 
 
 def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
@@ -138,7 +177,7 @@ def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
     evidence_width = _check_envelope(batch, count, reads_max)
     identity = batch.identity
     identity_width, rest = divmod(len(identity), count)
-    if rest or identity_width not in IDENTITY_WIDTHS:
+    if rest or not _is_identity_width(batch.scheme, identity_width):
         raise BatchFault(
             ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, f"identity: {len(identity)} / {count}"
         )
@@ -161,6 +200,8 @@ def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
         phase=_column("phase", batch.phase, "<u2", count, optional=True),
         doppler_chz=_column("doppler_chz", batch.doppler_chz, "<i2", count, optional=True),
         time_us=_column("time_us", batch.time_us, "<u4", count),
+        tam2_profile=batch.tam2_profile,
+        tam2_offset=batch.tam2_offset,
     )
 
 
@@ -180,7 +221,7 @@ def _from_rows(batch: ReadBatch, reads_max: int) -> Columns:
     count = len(rows)
     evidence_width = _check_envelope(batch, count, reads_max)
     identity_width = len(rows[0].identity)
-    if identity_width not in IDENTITY_WIDTHS:
+    if not _is_identity_width(batch.scheme, identity_width):
         raise BatchFault(ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, "rows[0].identity")
     identities, evidence = [], []
     none_given = bytes(evidence_width)
@@ -206,6 +247,8 @@ def _from_rows(batch: ReadBatch, reads_max: int) -> Columns:
         phase=phase if phase.any() else phase[nothing],
         doppler_chz=doppler_chz if doppler_chz.any() else doppler_chz[nothing],
         time_us=_number_column(rows, "time_us", "<u4", lambda row: row.time_us),
+        tam2_profile=batch.tam2_profile,
+        tam2_offset=batch.tam2_offset,
     )
 
 

@@ -5,7 +5,8 @@
     table 3, counters   blinded identity (16)                                   → Counter
 
 Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
-columns as they were received, little-endian, then one verdict byte per read.
+columns as they were received, little-endian, then one verdict byte per read; of a TAM2 batch, profile
+and offset stand behind the header.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _BLOCK: Final = struct.Struct("<BBBBBBHIqq32sB16s")
 _BLOCK_VERSION: Final = 1
 _HAS_PHASE: Final = 1
 _HAS_DOPPLER: Final = 2
+_HAS_TAM2: Final = 4
+_TAM2: Final = struct.Struct("<BH")  # profile, offset; the width of the evidence tells the blocks
 _POSITION: Final = struct.Struct("<BQQqqQQQQ32s")
 _POSITION_VERSION: Final = 1
 _COUNTER: Final = struct.Struct("<BB16sI")
@@ -109,6 +112,10 @@ def pack_block(block: Block) -> bytes:
     flags = (_HAS_PHASE if len(columns.phase) else 0) | (
         _HAS_DOPPLER if len(columns.doppler_chz) else 0
     )
+    tam2 = b""
+    if columns.tam2_profile:
+        flags |= _HAS_TAM2
+        tam2 = _TAM2.pack(columns.tam2_profile, columns.tam2_offset)
     header = _BLOCK.pack(
         _BLOCK_VERSION, columns.scheme, columns.identity.shape[1], columns.evidence.shape[1],
         flags, block.challenge_state, block.channel_count, len(columns), columns.base_time_ns,
@@ -116,7 +123,7 @@ def pack_block(block: Block) -> bytes:
         len(columns.challenge_id), columns.challenge_id,
     )  # fmt: skip
     parts = (
-        header, columns.identity.data, columns.evidence.data, columns.antenna.data,
+        header, tam2, columns.identity.data, columns.evidence.data, columns.antenna.data,
         columns.channel.data, columns.rssi_cdbm.data, columns.phase.data, columns.doppler_chz.data,
         columns.time_us.data, block.verdicts.data,
     )  # fmt: skip
@@ -136,19 +143,23 @@ def unpack_block(packed: bytes) -> Block:
         ("u1", count), ("<i2", count), ("<u2", phases), ("<i2", dopplers), ("<u4", count),
         ("u1", count),
     )  # fmt: skip
-    if len(packed) != _BLOCK.size + sum(np.dtype(kind).itemsize * size for kind, size in kinds):
+    start = _BLOCK.size + (_TAM2.size if flags & _HAS_TAM2 else 0)
+    if len(packed) != start + sum(np.dtype(kind).itemsize * size for kind, size in kinds):
         raise LedgerCorrupt("read log", "a block's length and its header disagree")
-    arrays, offset = [], _BLOCK.size
+    profile, first_block = _TAM2.unpack_from(packed, _BLOCK.size) if flags & _HAS_TAM2 else (0, 0)
+    arrays, offset = [], start
     for kind, size in kinds:
         array = np.frombuffer(packed, kind, size, offset) if size else np.empty(0, kind)
         arrays.append(array)
         offset += array.nbytes
+    identity, evidence, antenna, channel, rssi_cdbm, phase, doppler_chz, time_us, verdicts = arrays
     columns = Columns(
-        scheme, challenge_id[:id_size], base_time_ns, arrays[0].reshape(count, identity_width),
-        arrays[1].reshape(count, evidence_width), *arrays[2:8],
+        scheme, challenge_id[:id_size], base_time_ns, identity.reshape(count, identity_width),
+        evidence.reshape(count, evidence_width), antenna, channel, rssi_cdbm, phase, doppler_chz,
+        time_us, profile, first_block,
     )  # fmt: skip
     known = np.unpackbits(np.frombuffer(antennas, np.uint8))
-    return Block(columns, arrays[8], received_ns, challenge_state, known, channel_count)
+    return Block(columns, verdicts, received_ns, challenge_state, known, channel_count)
 
 
 def pack_position(position: Position) -> bytes:

@@ -13,9 +13,12 @@ from Crypto.Hash import CMAC
 
 from jinku import columns, recording, softtags
 from jinku.type.v1.tag_pb2 import TagScheme
+from jinku.v1.portal_pb2 import Tam2Profile
 
 TAM1 = TagScheme.TAG_SCHEME_TAM1
 COUNTER = TagScheme.TAG_SCHEME_COUNTER_CMAC
+TAM2, SUN = TagScheme.TAG_SCHEME_TAM2, TagScheme.TAG_SCHEME_SUN
+COUNTER_16 = TagScheme.TAG_SCHEME_COUNTER_CMAC_16
 
 
 def make_reads(count: int, width: int = 12) -> columns.Reads:
@@ -42,6 +45,44 @@ def test_columns_have_their_widths() -> None:
 def test_missing_evidence_is_zero() -> None:
     batch = columns.make_batch(make_reads(2), COUNTER)
     assert batch.evidence == bytes(24)
+
+
+def test_tam2_says_what_it_read() -> None:
+    read = columns.Tam2Read(Tam2Profile.TAM2_PROFILE_USER, 7, 3)
+    batch = columns.make_batch(make_reads(2), TAM2, None, b"c" * 9, read)
+    assert len(batch.evidence) == 2 * 64
+    said = (batch.tam2_profile, batch.tam2_offset, batch.tam2_block_count)
+    assert said == (Tam2Profile.TAM2_PROFILE_USER, 7, 3)
+    for scheme, tam2 in ((TAM2, None), (TAM1, read)):
+        with pytest.raises(ValueError, match="tam2 goes with TAM2"):
+            columns.make_batch(make_reads(2), scheme, None, b"", tam2)
+    for offset, count in ((4096, 1), (-1, 1), (0, 0), (0, 5)):
+        with pytest.raises(ValueError, match="1 to 4 blocks"):
+            columns.Tam2Read(Tam2Profile.TAM2_PROFILE_EPC, offset, count)
+
+
+def test_sun_identifies_by_uid() -> None:
+    assert columns.make_batch(make_reads(2, 7), SUN).evidence == bytes(22)
+    with pytest.raises(ValueError, match="UID of 7 bytes"):
+        columns.make_batch(make_reads(2), SUN)
+
+
+def test_software_tags_of_every_scheme() -> None:
+    """Against pycryptodome; NXP's example for SUN."""
+    key, challenge, memory = bytes(range(16)), b"0123456789", bytes(range(48))
+    answer = softtags.answer_tam2(softtags.SoftTag(b"i" * 12, TAM2, key), challenge, memory)
+    assert AES.new(key, AES.MODE_ECB).decrypt(answer[:16])[6:] == challenge
+    assert AES.new(key, AES.MODE_CBC, answer[:16]).decrypt(answer[16:]) == memory
+    for wrong in (b"", bytes(15), bytes(80)):
+        with pytest.raises(ValueError, match="1 to 4 blocks"):
+            softtags.answer_tam2(softtags.SoftTag(b"i" * 12, TAM2, key), challenge, wrong)
+    tag = softtags.SoftTag(bytes.fromhex("04de5f1eacc040"), SUN, bytes(16))
+    assert softtags.make_sun(tag, 61).hex() == "3d000094eed9ee65337086"
+    tag = softtags.SoftTag(b"i" * 8, COUNTER_16, key)
+    frame = softtags.make_frame(tag, 5)
+    mac = CMAC.new(key, b"JKCMAC01" + bytes(4) + frame[:4], ciphermod=AES).digest()
+    assert frame == bytes([5, 0, 0, 0]) + mac
+    assert softtags.make_frames(tag, [5, 6]).shape == (2, 20)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jinku.type.v1.tag_pb2 import TagScheme
-from jinku.v1.portal_pb2 import ReadBatch
+from jinku.v1.portal_pb2 import ReadBatch, Tam2Profile
 
 IDENTITY_WIDTHS = (7, 8, 12, 16)
 EVIDENCE_WIDTHS = {
     TagScheme.TAG_SCHEME_NONE: 0,
     TagScheme.TAG_SCHEME_TAM1: 16,
     TagScheme.TAG_SCHEME_COUNTER_CMAC: 12,
+    TagScheme.TAG_SCHEME_SUN: 11,
+    TagScheme.TAG_SCHEME_COUNTER_CMAC_16: 20,
 }
+SUN_IDENTITY_WIDTH = 7
 US_MAX = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tam2Read:
+    """What TAM2 was told to read of the tags' memory, in blocks of 16 bytes."""
+
+    profile: Tam2Profile
+    offset: int
+    block_count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.offset <= 4095 or not 1 <= self.block_count <= 4:
+            raise ValueError("TAM2 reads 1 to 4 blocks from an offset of 0 to 4095")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +77,22 @@ def make_batch(
     scheme: TagScheme,
     evidence: NDArray[np.uint8] | None = None,
     challenge_id: bytes = b"",
+    tam2: Tam2Read | None = None,
 ) -> ReadBatch:
-    """The batch without its sequence, which the `PortalClient` gives.
+    """The batch without its sequence, which the `PortalClient` gives; `tam2` for that scheme alone.
 
     Raises ValueError for columns that the service would reject: nothing travels in vain.
     """
     count = len(reads)
-    width = EVIDENCE_WIDTHS[scheme]
+    if (scheme == TagScheme.TAG_SCHEME_TAM2) != (tam2 is not None):
+        raise ValueError(f"tam2 goes with TAM2 and with nothing else: {TagScheme.Name(scheme)}")
+    width = 16 + 16 * tam2.block_count if tam2 else EVIDENCE_WIDTHS[scheme]
     if count == 0:
         raise ValueError("a batch holds at least one read")
     if reads.identity.shape[0] != count or reads.identity.shape[1] not in IDENTITY_WIDTHS:
         raise ValueError(f"identity is {reads.identity.shape}, not {count} × {IDENTITY_WIDTHS}")
+    if scheme == TagScheme.TAG_SCHEME_SUN and reads.identity.shape[1] != SUN_IDENTITY_WIDTH:
+        raise ValueError(f"SUN identifies by a UID of 7 bytes, not {reads.identity.shape[1]}")
     if evidence is None:
         evidence = np.zeros((count, width), np.uint8)
     if evidence.shape != (count, width):
@@ -91,6 +112,10 @@ def make_batch(
         rssi_cdbm=pack(reads.rssi_dbm, 100, "<i2"),
         time_us=time_us.astype("<u4").tobytes(),
     )
+    if tam2 is not None:
+        batch.tam2_profile = tam2.profile
+        batch.tam2_offset = tam2.offset
+        batch.tam2_block_count = tam2.block_count
     if reads.phase_turns is not None:
         turns = np.rint(np.mod(reads.phase_turns, 1.0) * 65536).astype(np.int64) % 65536
         batch.phase = turns.astype("<u2").tobytes()

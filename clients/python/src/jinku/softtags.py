@@ -22,6 +22,11 @@ TAM1_CONSTANT = bytes.fromhex("96c5")
 TAM1_CHALLENGE_SIZE = 10
 FRAME_CONSTANT = b"JKCMAC01"
 FRAME_TAG_SIZE = 8
+FRAME_TAG_SIZES = {
+    TagScheme.TAG_SCHEME_COUNTER_CMAC: 8,
+    TagScheme.TAG_SCHEME_COUNTER_CMAC_16: 16,
+}
+SUN_CONSTANT = bytes.fromhex("3cc300010080")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +78,44 @@ def answer_tam1(tag: SoftTag, challenge: bytes, count: int = 1) -> NDArray[np.ui
     return np.frombuffer(answers, np.uint8).reshape(count, 16)
 
 
+def answer_tam2(tag: SoftTag, challenge: bytes, memory: bytes) -> bytes:
+    """A TAM2 answer with ProtMode 1: TAM1's block, then what was read of the memory, in CBC."""
+    if len(memory) % 16 or not 16 <= len(memory) <= 64:
+        raise ValueError(f"TAM2 reads 1 to 4 blocks of 16 bytes, not {len(memory)} bytes")
+    last = encrypt(tag.key, plain_tam1(challenge, 1).tobytes())
+    answer = last
+    for at in range(0, len(memory), 16):
+        mixed = bytes(a ^ b for a, b in zip(memory[at : at + 16], last, strict=True))
+        last = encrypt(tag.key, mixed)
+        answer += last
+    return answer
+
+
+def sign(key: bytes, message: bytes) -> bytes:
+    mac = CMAC(algorithms.AES(key))
+    mac.update(message)
+    return mac.finalize()
+
+
+def make_sun(tag: SoftTag, counter: int) -> bytes:
+    """What an NTAG 424 DNA mirrors: u24 counter, then the 8 bytes with odd index of a CMAC."""
+    number = counter.to_bytes(3, "little")
+    session = sign(tag.key, SUN_CONSTANT + tag.identity + number)
+    return number + sign(session, b"")[1::2]
+
+
 def make_frame(tag: SoftTag, counter: int) -> bytes:
-    """The frame an active tag sends: u32 counter, then 8 bytes of CMAC over it."""
+    """The frame an active tag sends: u32 counter, then 8 or 16 bytes of CMAC over it."""
     number = counter.to_bytes(4, "little")
-    mac = CMAC(algorithms.AES(tag.key))
-    mac.update(FRAME_CONSTANT + bytes(4) + number)
-    return number + mac.finalize()[:FRAME_TAG_SIZE]
+    mac = sign(tag.key, FRAME_CONSTANT + bytes(4) + number)
+    return number + mac[: FRAME_TAG_SIZES.get(tag.scheme, FRAME_TAG_SIZE)]
 
 
 def make_frames(tag: SoftTag, counters: Iterable[int]) -> NDArray[np.uint8]:
-    """One frame per counter: N × 12."""
+    """One frame per counter: N × 12, or 20 with a whole CMAC."""
     frames = b"".join(make_frame(tag, counter) for counter in counters)
-    return np.frombuffer(frames, np.uint8).reshape(-1, 4 + FRAME_TAG_SIZE)
+    size = 4 + FRAME_TAG_SIZES.get(tag.scheme, FRAME_TAG_SIZE)
+    return np.frombuffer(frames, np.uint8).reshape(-1, size)
 
 
 def answer_many(

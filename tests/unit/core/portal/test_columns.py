@@ -22,14 +22,15 @@ from core.readlog.layout import (  # fmt: skip
 )
 from jinku.v1.portal_pb2 import Read, ReadBatch
 
-WIDTHS = {1: 0, 2: 16, 3: 12}
+WIDTHS = {1: 0, 2: 16, 3: 12, 4: 48, 5: 11, 6: 20}
+TAM1, TAM2, SUN = 2, 4, 5
 
 
 @st.composite
 def row_batches(draw: st.DrawFn) -> ReadBatch:
     """Batches as rows; phase and Doppler are given by all or by none."""
     scheme = draw(st.sampled_from(sorted(WIDTHS)))
-    width = draw(st.sampled_from([7, 8, 12, 16]))
+    width = 7 if scheme == SUN else draw(st.sampled_from([7, 8, 12, 16]))
     phased = draw(st.booleans())
     rows = draw(
         st.lists(
@@ -48,16 +49,21 @@ def row_batches(draw: st.DrawFn) -> ReadBatch:
             max_size=8,
         )
     )
-    return ReadBatch(
+    batch = ReadBatch(
         sequence=1, base_time_ns=1, scheme=scheme, rows=rows,
-        challenge_id=b"x" * 9 if scheme == 2 else b"",
+        challenge_id=b"x" * 9 if scheme in {TAM1, TAM2} else b"",
     )  # fmt: skip
+    if scheme == TAM2:
+        batch.tam2_profile = draw(st.sampled_from([1, 2, 3]))
+        batch.tam2_offset = draw(st.integers(0, 4095))
+        batch.tam2_block_count = 2
+    return batch
 
 
 def as_columns(batch: ReadBatch) -> ReadBatch:
     rows = batch.rows
     phased = any(row.phase for row in rows)
-    return ReadBatch(
+    columns = ReadBatch(
         sequence=1, base_time_ns=1, scheme=batch.scheme, challenge_id=batch.challenge_id,
         identity=b"".join(row.identity for row in rows),
         evidence=b"".join(row.evidence for row in rows),
@@ -68,6 +74,10 @@ def as_columns(batch: ReadBatch) -> ReadBatch:
         doppler_chz=np.array([r.doppler_chz for r in rows], "<i2").tobytes() if phased else b"",
         time_us=np.array([row.time_us for row in rows], "<u4").tobytes(),
     )  # fmt: skip
+    for name in ("tam2_profile", "tam2_offset", "tam2_block_count"):
+        if batch.HasField(name):
+            setattr(columns, name, getattr(batch, name))
+    return columns
 
 
 def assert_same(left: Columns, right: Columns) -> None:
@@ -103,7 +113,7 @@ def test_blocks_come_back(batch: ReadBatch, data: st.DataObject) -> None:
             unpack_block(damaged)
 
 
-@given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=16), st.integers(0, 4))
+@given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=16), st.integers(0, 7))
 def test_any_bytes_are_columns_or_a_reason(
     identity: bytes, evidence: bytes, antenna: bytes, scheme: int
 ) -> None:
