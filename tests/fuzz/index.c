@@ -1,0 +1,104 @@
+/* The tag index and the key arena against lists that are searched from the front. */
+#include "common.h"
+
+#include "arena_impl.h"
+#include "tagindex_impl.h"
+
+enum { TAGS_MAX = 600, KEYS_MAX = 4 };
+
+struct model {
+    uint8_t identity[16], width, scheme, state, key;
+    uint32_t counter;
+};
+
+static void use_index(struct input *input)
+{
+    static const size_t widths[] = {7, 8, 12, 16};
+    static struct model model[TAGS_MAX];
+    size_t count = 0;
+    struct index *index = index_new(1 + (uint32_t)below(input, 30), take_byte(input));
+    CHECK(index);
+    while (input->left && count < TAGS_MAX - 1) {
+        const uint8_t step = take_byte(input);
+        const size_t width = widths[step >> 2 & 3];
+        uint8_t identity[16] = {0};
+        identity[0] = take_byte(input);
+        identity[width - 1] = step >> 4;
+        size_t at = 0;
+        while (at < count && (model[at].width != width || memcmp(model[at].identity, identity, 16)))
+            at++;
+        if (step % 4 < 2) {
+            const struct model tag = {.width = (uint8_t)width,
+                                      .scheme = (uint8_t)(1 + take_byte(input) % 6),
+                                      .state = (uint8_t)(1 + take_byte(input) % 3),
+                                      .key = take_byte(input),
+                                      .counter = at < count ? model[at].counter : 0};
+            index_write(index);
+            CHECK(index_put(index, identity, width, tag.scheme, tag.state, tag.key) == at);
+            index_leave(index);
+            model[at] = tag;
+            memcpy(model[at].identity, identity, 16);
+            count += at == count;
+        } else {
+            uint8_t *rows =
+                exactly(width); /* packed: the end of the row is the end of the buffer */
+            uint32_t number;
+            memcpy(rows, identity, width);
+            index_read(index);
+            struct index_slot *slot = index_find(index, rows, width);
+            index_find_many(index, rows, width, 1, &number);
+            CHECK(number == (at < count ? at : INDEX_NONE) && !slot == (at == count));
+            if (slot) {
+                const uint32_t counter = (uint32_t)below(input, 0x10000);
+                CHECK(index_advance(slot, counter) == (counter > model[at].counter));
+                if (counter > model[at].counter)
+                    model[at].counter = counter;
+                CHECK(slot == index_slot_of(index, number) && slot->counter == model[at].counter);
+                CHECK(slot->scheme == model[at].scheme && slot->state == model[at].state &&
+                      slot->key == model[at].key && slot->length == width);
+            }
+            CHECK(index_count(index) == count && !index_slot_of(index, (uint32_t)count));
+            index_leave(index);
+            free(rows);
+        }
+    }
+    index_free(index);
+}
+
+static void use_arena(struct input *input)
+{
+    struct arena *arena = arena_new(KEYS_MAX);
+    uint8_t realms[KEYS_MAX], first[KEYS_MAX], key[16] = {0};
+    int count = 0;
+    CHECK(arena);
+    for (int step = 0; step < 8; step++) {
+        const uint8_t realm = take_byte(input) % 6;
+        key[15] = take_byte(input) % 3;
+        int at = 0;
+        while (at < count && realms[at] != realm)
+            at++;
+        int expected = at;
+        if (at < count)
+            expected = first[at] == key[15] ? at : ARENA_CONFLICT;
+        else if (count == KEYS_MAX)
+            expected = ARENA_FULL;
+        CHECK(arena_add(arena, realm, 1, key) == expected);
+        if (expected == count) {
+            realms[count] = realm;
+            first[count++] = key[15];
+        }
+        CHECK(arena_count(arena) == count);
+        CHECK(arena_find(arena, realm, 2) == ARENA_NOT_FOUND);
+    }
+    arena_close(arena);
+    CHECK(arena_count(arena) == ARENA_CLOSED);
+    arena_free(arena);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input input = {data, size};
+    use_arena(&input);
+    use_index(&input);
+    return 0;
+}
