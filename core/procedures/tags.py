@@ -36,6 +36,7 @@ from jinku.v1.registry_pb2 import (
 )
 
 IDENTITY_SIZES = frozenset({7, 8, 12, 16})
+UID_SIZE = 7
 
 # (issuing realm, version) of the tag masters in the arena: what can be verified here and now.
 LoadedTagKeys = Callable[[], frozenset[tuple[int, int]]]
@@ -59,7 +60,7 @@ def decide_issue_tag(
     """
     container_id, container, reasons = _container(state, request.container_label)
     reasons += _live_tag_faults(request, container_id, container)
-    reasons += _identity_faults(request.identity, state)
+    reasons += _identity_faults(request, state)
     identity = show_identity(request.identity)
     if request.scheme == TagScheme.TAG_SCHEME_UNSPECIFIED or request.scheme not in _SCHEMES:
         reasons.append(reason(ReasonCode.REASON_CODE_TAG_SCHEME_INVALID, identity))
@@ -102,9 +103,11 @@ def _live_tag_faults(
     return []
 
 
-def _identity_faults(identity: bytes, state: State) -> list[ReasonRecord]:
-    item = show_identity(identity)
-    if len(identity) not in IDENTITY_SIZES or not any(identity):
+def _identity_faults(request: IssueTagRequest, state: State) -> list[ReasonRecord]:
+    identity, item = request.identity, show_identity(request.identity)
+    # A secure unique NFC message is made over a 7-byte UID: another tag could never prove itself.
+    sizes = {UID_SIZE} if request.scheme == TagScheme.TAG_SCHEME_SUN else IDENTITY_SIZES
+    if len(identity) not in sizes or not any(identity):
         return [reason(ReasonCode.REASON_CODE_TAG_IDENTITY_INVALID, item)]
     tag_id = state.find(IndexKind.TAG_IDENTITY, identity)
     why = refusal_of(_tag_state(state, tag_id), TagAct.ISSUE)

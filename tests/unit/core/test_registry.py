@@ -128,6 +128,7 @@ def test_what_is_registered_is_there(registrar: Registrar) -> None:
         (issue(A, replaces=True), ["CONTAINER_HAS_NO_LIVE_TAG"]),
         (issue(bytes(12)), ["TAG_IDENTITY_INVALID"]),
         (issue(A[:9]), ["TAG_IDENTITY_INVALID"]),
+        (issue(A, scheme="TAG_SCHEME_SUN"), ["TAG_IDENTITY_INVALID"]),
         (issue(A, scheme="TAG_SCHEME_UNSPECIFIED"), ["TAG_SCHEME_INVALID"]),
         (issue(A, scheme=99), ["TAG_SCHEME_INVALID"]),
         (issue(A, key_version=2), ["TAG_KEY_NOT_LOADED"]),
