@@ -115,6 +115,18 @@ class PortalSettings(Section):
     alarm_repeat_seconds: float = Field(default=30.0, ge=0, le=86_400)
 
 
+class ReadLogSettings(Section):
+    """How reads are made unalterable, and how long they are kept."""
+
+    # A portal's run of batches is complete, and its digest journalled, at the first of these.
+    segment_batches_max: int = Field(default=4096, ge=1, le=1 << 20)
+    segment_mib_max: int = Field(default=64, ge=1, le=4096)
+    segment_minutes_max: int = Field(default=60, ge=1, le=1440)
+    # The rules say 30, 60 or 90; policy packs take this over.
+    retention_days: int = Field(default=90, ge=30, le=3660)
+    prune_interval_seconds: float = Field(default=300.0, ge=0.1, le=86_400)
+
+
 class LogSettings(Section):
     """Structured logs on standard error."""
 
@@ -131,4 +143,5 @@ class Settings(Section):
     server: ServerSettings
     sequencer: SequencerSettings = SequencerSettings()
     portal: PortalSettings = PortalSettings()
+    readlog: ReadLogSettings = ReadLogSettings()
     log: LogSettings = LogSettings()

@@ -214,23 +214,33 @@ def parse_service(text: str) -> tuple[str, list[str]]:
 def fsck(config: Path) -> None:
     """Verify the whole ledger: hashes, proofs, checkpoints, and every table by replay.
 
+    Then the read log: every batch that has to be there is, and those of each sealed segment are the
+    ones whose digest is in the journal.
+
     Refuses while the service holds the ledger. Names the first difference and exits 1 on it.
     """
     from core.fsck import fsck as verify
     from core.kernels import disable_core_dumps
+    from core.keys import RealmKeys
 
-    from .service import open_ledger
+    from .service import open_ledger, verify_read_log
 
     disable_core_dumps()
     settings = read_settings(config)
-    ledger = open_ledger(settings, probed=True)
+    keys = RealmKeys.load(settings.keys.directory)
+    ledger = open_ledger(settings, keys, probed=True)
     try:
         report = verify(ledger, show_progress)
+        reads = verify_read_log(settings, keys, ledger, show_progress)
     finally:
         ledger.close()
     click.echo(
         f"sound: {report.entries} entries, {report.checkpoints} checkpoints, {report.rows} rows; "
         f"root {report.root_hash.hex()}"
+    )
+    click.echo(
+        f"sound: read log of {reads.batches} batches, {reads.reads} reads; "
+        f"{reads.segments} segments sealed, {reads.pruned} of them pruned"
     )
 
 

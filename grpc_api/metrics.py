@@ -10,9 +10,30 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class _Stages(Collector):
+    """What the portals' profiles say when it is asked for: counting costs no call of ours."""
+
+    def __init__(self) -> None:
+        self.batches: Callable[[], int] = lambda: 0
+        self.seconds: Callable[[], Mapping[str, float]] = dict
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "jinku_portal_batches", "Batches handed to the read log", value=self.batches()
+        )
+        family = CounterMetricFamily(
+            "jinku_portal_stage_seconds", "Where the time of batches goes", labels=["stage"]
+        )
+        for stage, seconds in self.seconds().items():
+            family.add_metric([stage], seconds)
+        yield family
 
 
 class Metrics:
@@ -61,6 +82,8 @@ class Metrics:
             "jinku_calls_cut", "Calls cancelled because the peer kept us waiting",
             registry=registry,
         )  # fmt: skip
+        self._stages = _Stages()
+        registry.register(self._stages)
         self._serving = Gauge("jinku_serving", "1 while the service answers", registry=registry)
 
     def call_ended(self, rpc: str, code: str, seconds: float) -> None:
@@ -98,6 +121,12 @@ class Metrics:
 
     def serving(self, value: bool) -> None:
         self._serving.set(1 if value else 0)
+
+    def watch_stages(
+        self, batches: Callable[[], int], seconds: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Batches since the start, and seconds by stage."""
+        self._stages.batches, self._stages.seconds = batches, seconds
 
     def watch_in_flight(self, kind: str, read: Callable[[], int]) -> None:
         self._in_flight.labels(kind).set_function(read)

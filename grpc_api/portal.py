@@ -169,7 +169,9 @@ class _Reader(threading.Thread):
         """Until the client ends its side, the call is over, or the session takes no more."""
         try:
             for received in self._requests:
+                begun_ns = time.perf_counter_ns()
                 request = _parse(received)
+                self._session.profile.parse_ns += time.perf_counter_ns() - begun_ns
                 if request.WhichOneof("message") != "batch":
                     raise errors.invalid([Violation("hello", "only the first request is one")])
                 self._session.receive(request.batch, len(received))

@@ -15,15 +15,17 @@ from functools import partial
 import structlog
 
 from core.directory import TagDirectory
-from core.errors import LedgerStopped, SettingsError
+from core.errors import LedgerCorrupt, LedgerStopped, SettingsError
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
-from core.ledger.tables import SERVICES
+from core.ledger.tables import SEGMENTS, SERVICES
 from core.portal.challenges import ChallengeBook
 from core.portal.desk import PortalDesk
 from core.portal.parts import Parts
+from core.portal.retention import Pruner
 from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
+from core.readlog.verify import Progress, SegmentsReport, verify_segments
 from core.realm import principal_of
 from core.sequencer import Committed, Sequencer
 from core.settings import Settings
@@ -95,6 +97,24 @@ def check_founding(ledger: Ledger, settings: Settings) -> None:
             f"realm.services: differs from the founding entry about {', '.join(names)}; "
             "services are fixed at the founding"
         )
+
+
+def verify_read_log(
+    settings: Settings, keys: RealmKeys, ledger: Ledger, progress: Progress
+) -> SegmentsReport:
+    """Prove the read log against the journal. LedgerCorrupt names the first difference."""
+    path = read_log_path(settings)
+    if not path.is_dir():
+        with ledger.read() as state:
+            if next(state.scan(SEGMENTS), None) is not None:
+                raise LedgerCorrupt("read log", "is not there, and the journal has segments of it")
+        return SegmentsReport(0, 0, 0, 0)
+    read_log = ReadLog(path, keys.readlog_key, map_gib=settings.storage.readlog_map_gib)
+    try:
+        with ledger.read() as state:
+            return verify_segments(state, read_log, progress)
+    finally:
+        read_log.close()
 
 
 class Service:
@@ -207,23 +227,29 @@ class Service:
         challenges = ChallengeBook.of(
             keys.challenge_key, portal.live_challenge_seconds, portal.spool_challenge_hours
         )
-        self.desk = PortalDesk(
-            Parts(
-                ledger=self.ledger,
-                directory=self.directory,
-                sequencer=self.sequencer,
-                read_log=self.read_log,
-                challenges=challenges,
-                settings=portal,
-                principal=self.principal,
-                on_failure=self.fail,
-                on_incident=self._note_incident,
-                on_verdicts=self._count_verdicts,
-                on_untracked=self.metrics.portal_untracked,
-            )
+        parts = Parts(
+            ledger=self.ledger,
+            directory=self.directory,
+            sequencer=self.sequencer,
+            read_log=self.read_log,
+            challenges=challenges,
+            settings=portal,
+            principal=self.principal,
+            retention=self.settings.readlog,
+            on_failure=self.fail,
+            on_incident=self._note_incident,
+            on_verdicts=self._count_verdicts,
+            on_untracked=self.metrics.portal_untracked,
         )
+        self.desk = PortalDesk(parts)
         self._opened.callback(self.desk.stop)
         self.replayed_batches = self.desk.start()
+        pruner = Pruner(parts)
+        self._opened.callback(pruner.stop)
+        pruner.start()
+        self.metrics.watch_stages(
+            parts.profiles.batches, lambda: parts.profiles.seconds(self.read_log.commit_ns)
+        )
         return {STREAM_RPC: PortalStreams(self.desk, is_open=lambda: self.gate.is_open)}
 
     def _note_incident(self, error: BaseException) -> None:

@@ -66,9 +66,18 @@ def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
     return subject_id + struct.pack(">QI", entry_index, ordinal)
 
 
+SEGMENT_KEY_SIZE: Final = 32
+
+
 def segment_key(portal_id: bytes, portal_epoch: int, first_sequence: int) -> bytes:
     """Portal's id ‖ u64 epoch ‖ u64 first sequence: a portal's segments lie in order."""
     return portal_id + struct.pack(">QQ", portal_epoch, first_sequence)
+
+
+def split_segment_key(key: bytes) -> tuple[bytes, int, int]:
+    """Portal's id, epoch, first sequence."""
+    epoch, first_sequence = struct.unpack(">QQ", key[16:])
+    return key[:16], epoch, first_sequence
 
 
 class State:
@@ -95,16 +104,31 @@ class State:
         """Keyed hash of a natural identifier, 32 bytes."""
         return self._sealer.blind(label, natural)
 
-    def scan(self, table: Table[R], prefix: bytes = b"") -> Iterator[tuple[bytes, R]]:
-        """Key and row of every row whose key begins with `prefix`, in order of keys."""
+    def scan(
+        self, table: Table[R], prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, R]]:
+        """Key and row of every row whose key begins with `prefix`, in order, `start` the first."""
+        first = max(prefix, start)
         with self._txn.cursor(db=self._handles[table.number]) as cursor:
-            if not (cursor.set_range(prefix) if prefix else cursor.first()):
+            if not (cursor.set_range(first) if first else cursor.first()):
                 return
             for raw, sealed in cursor:
                 key = bytes(raw)
                 if not key.startswith(prefix):
                     return
                 yield key, table.row.FromString(self._sealer.open(table.number, key, bytes(sealed)))
+
+    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
+        """The last of the rows whose keys, of that size, begin with `prefix`."""
+        with self._txn.cursor(db=self._handles[table.number]) as cursor:
+            upper = prefix.ljust(key_size, b"\xff")
+            found = cursor.set_range(upper) and cursor.key() == upper
+            if not found and not (cursor.prev() if cursor.key() else cursor.last()):
+                return None
+            key, sealed = bytes(cursor.key()), bytes(cursor.value())
+        if not key.startswith(prefix):
+            return None
+        return key, table.row.FromString(self._sealer.open(table.number, key, sealed))
 
     def command_key(self, principal: str, command_id: CommandId) -> bytes:
         """Where a command is remembered.

@@ -15,9 +15,21 @@ from google.protobuf.message import Message
 from core.errors import DecideFailed, QueueFull
 from core.portal.alarms import Held, Suppressed
 from core.portal.tracker import Gone
+from core.readlog.segments import Segment
 from core.sequencer import Command, Committed
-from core.store.v1.commands_pb2 import RaisePortalAlarm, RecordPassage
-from jinku.type.v1.command_pb2 import CommandId, PassageCommandId, PassageStage
+from core.store.v1.commands_pb2 import (
+    PruneReadSegment,
+    RaisePortalAlarm,
+    RecordPassage,
+    SealReadSegment,
+)
+from jinku.type.v1.command_pb2 import (
+    CommandId,
+    PassageCommandId,
+    PassageStage,
+    SegmentCommandId,
+    SegmentStep,
+)
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
 from jinku.type.v1.tag_pb2 import TagState, Verdict
 
@@ -116,6 +128,38 @@ class CommandMaker:
         stage = PassageStage.PASSAGE_STAGE_PASSAGE
         return self._command(request, epoch, tag, gone.birth.sequence, stage)
 
+    def seal_segment(self, epoch: int, segment: Segment) -> Command:
+        """A run of batches is complete."""
+        request = SealReadSegment(
+            portal_id=self.portal_id,
+            portal_epoch=epoch,
+            first_sequence=segment.first_sequence,
+            last_sequence=segment.last_sequence,
+            reads=segment.reads,
+            digest=segment.digest,
+            first_received_ns=segment.first_received_ns,
+            last_received_ns=segment.last_received_ns,
+        )
+        step = SegmentStep.SEGMENT_STEP_SEAL
+        return self._own(request, self._segment_id(epoch, segment.first_sequence, step))
+
+    def prune_segment(self, epoch: int, first_sequence: int, retention_days: int) -> Command:
+        """A run of batches was kept long enough."""
+        request = PruneReadSegment(
+            portal_id=self.portal_id,
+            portal_epoch=epoch,
+            first_sequence=first_sequence,
+            retention_days=retention_days,
+        )
+        step = SegmentStep.SEGMENT_STEP_PRUNE
+        return self._own(request, self._segment_id(epoch, first_sequence, step))
+
+    def _segment_id(self, epoch: int, first_sequence: int, step: SegmentStep) -> CommandId:
+        segment = SegmentCommandId(
+            portal_id=self.portal_id, portal_epoch=epoch, first_sequence=first_sequence, step=step
+        )
+        return CommandId(segment=segment)
+
     def _command(
         self, request: Message, epoch: int, tag: bytes, sequence: int, stage: PassageStage
     ) -> Command:
@@ -126,11 +170,14 @@ class CommandMaker:
             first_sequence=sequence,
             stage=stage,
         )
+        return self._own(request, CommandId(passage=passage))
+
+    def _own(self, request: Message, command_id: CommandId) -> Command:
         return Command(
             request=request,
             principal=self.principal,
             device_id=self.portal_id,
-            command_id=CommandId(passage=passage),
+            command_id=command_id,
         )
 
 

@@ -155,6 +155,7 @@ class PortalDesk:
             settler.handle(judged)
             settler.drain()
 
+        settler.resume_segment(position)
         replayed = door.replay(position, handle)
         settler.sum_up_at_last(door.last_read_ns)
         return door, replayed
@@ -165,6 +166,7 @@ class PortalDesk:
         with door.changed:
             gone = door.tracker.finish(EVERYTHING_NS, door.taken_sequence)
         settler.handle_gone(gone)
+        settler.end_segment()
         settler.drain()
         settler.sum_up_at_last(door.last_read_ns)
         with door.changed:

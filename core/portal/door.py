@@ -6,6 +6,7 @@ Everything here survives a crash: it is in the read log, or follows from it and 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,6 +22,7 @@ from core.portal.parts import Parts
 from core.portal.tracker import Gone, Outstanding, Tracker, leave_out_decided
 from core.readlog.layout import Block, Position
 from core.readlog.log import counters_of
+from core.readlog.segments import OpenSegment, Stored
 from core.store.v1.rows_pb2 import PortalRow
 from jinku.type.v1.tag_pb2 import Verdict
 from jinku.v1.portal_pb2 import ChallengeState
@@ -55,6 +57,8 @@ class Judged:
     left_out: U32
     # Whether its alarms have still to be looked at.
     alarming: bool
+    # What its segment counts; None for a batch that is back from the disk.
+    stored: Stored | None
 
 
 class Door:
@@ -87,6 +91,9 @@ class Door:
         # What was suppressed before a batch whose alarms are at the sequencer: a replay begins at
         # the first of them and suppresses its share again.
         self._suppressed_before: dict[int, Suppressed] = {}
+        # The run that durable batches are counted into, by whoever settles them.
+        self.segment = OpenSegment(parts.retention)
+        self.profile = parts.profiles.of(portal_id)
 
     def _new_tracker(self) -> Tracker:
         settings = self.parts.settings
@@ -120,6 +127,7 @@ class Door:
         self.tracker = self._new_tracker()
         self.alarming = Outstanding()
         self._suppressed_before = {}
+        self.segment = OpenSegment(self.parts.retention)
         return Position(epoch=epoch, service_ns=self.service_ns)
 
     def time_fault(self, columns: Columns, now_ns: int) -> str | None:
@@ -144,6 +152,7 @@ class Door:
         Raises LedgerStopped if the log has stopped. Any other error leaves counters advanced that
         nobody recorded: the service must stop.
         """
+        profile, begun_ns = self.profile, time.perf_counter_ns()
         state, challenge = self._challenge(columns, now_ns)
         directory = self.parts.directory
         result = verify_batch(
@@ -152,35 +161,42 @@ class Door:
         )  # fmt: skip
         counts = result.counts.tolist()
         faultless = counts[Verdict.VERDICT_GENUINE] + counts[Verdict.VERDICT_MALFORMED]
+        verified_ns = time.perf_counter_ns()
+        profile.verify_ns += verified_ns - begun_ns
         with self.changed:
             sequence = self.taken_sequence + 1
             before = self.tracker.overflow
             seen = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
             alarming = faultless < len(columns) or bool(len(seen.left_out))
-            judged = Judged(
-                sequence, columns, result.verdicts, counts, result.numbers, state,
-                self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
-                alarming,
-            )  # fmt: skip
             untracked = self.tracker.overflow - before
-            if judged.alarming:
+            if alarming:
                 self.alarming.add(sequence)
             self.unsettled += 1
             self.last_read_ns = max(self.last_read_ns, columns.last_ns)
         if untracked:
             self.parts.on_untracked(untracked)
+        tracked_ns = time.perf_counter_ns()
+        profile.tracks_ns += tracked_ns - verified_ns
         block = Block(
             columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count
         )
         read_log = self.parts.read_log
-        chunks = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
+        sealed = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
+        judged = Judged(
+            sequence, columns, result.verdicts, counts, result.numbers, state,
+            self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
+            alarming, sealed.stored,
+        )  # fmt: skip
         counters = counters_of(directory.index, result.advanced_numbers, result.advanced_counters)
         with self.changed:
             self.taken_sequence = sequence
             read_log.submit(
-                self.portal_id, self._position(), chunks, counters,
+                self.portal_id, self._position(), sealed.chunks, counters,
                 lambda error: settled(judged, error),
             )  # fmt: skip
+        profile.pack_seal_ns += time.perf_counter_ns() - tracked_ns
+        profile.batches += 1
+        profile.reads += len(columns)
         return judged
 
     def checkpoint(self) -> None:
@@ -284,7 +300,7 @@ class Door:
             state = ChallengeState.CHALLENGE_STATE_UNSPECIFIED
             judged = Judged(
                 sequence, columns, block.verdicts, (), numbers, state, False, nothing, gone, left_out,
-                alarming,
+                alarming, None,
             )  # fmt: skip
             handle(judged)
             count += 1

@@ -12,8 +12,9 @@ from core.ledger.ledger import Ledger
 from core.portal.alarms import Separator
 from core.portal.challenges import ChallengeBook
 from core.portal.commands import Submitter
+from core.portal.profile import Profiles
 from core.readlog.log import ReadLog
-from core.settings import PortalSettings
+from core.settings import PortalSettings, ReadLogSettings
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Parts:
     challenges: ChallengeBook
     settings: PortalSettings
     principal: str
+    retention: ReadLogSettings = field(default_factory=ReadLogSettings)
     # What is in memory is no longer what is durable: the service must stop.
     on_failure: Callable[[BaseException], None] = lambda _: None
     # An error that one command or one stream ends with; the service goes on.
@@ -39,6 +41,7 @@ class Parts:
     # Nanoseconds that only go forwards: how long a portal has been silent.
     monotonic: Clock = time.monotonic_ns
     separator: Separator = field(default_factory=Separator)
+    profiles: Profiles = field(default_factory=Profiles)
 
     @property
     def quiet_ns(self) -> int:

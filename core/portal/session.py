@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -79,6 +80,7 @@ class PortalSession:
         self._send = send
         self._on_end = on_end
         self._parts = door.parts
+        self.profile = door.profile
         self._receiving = threading.Lock()
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._settler = Settler(door, self._inbox, send)
@@ -170,7 +172,10 @@ class PortalSession:
             now_ns = self._door.now_ns()
             sequence = batch.sequence
             expected = self._door.taken_sequence + 1
+            profile, begun_ns = self.profile, time.perf_counter_ns()
             found = guard.violations(batch, size)
+            guarded_ns = time.perf_counter_ns()
+            profile.guard_ns += guarded_ns - begun_ns
             if found:
                 self._reject(sequence, [fault_of(one) for one in found[:_REASONS_MAX]])
                 return
@@ -185,6 +190,7 @@ class PortalSession:
                     self._repeat(sequence, columns)
                     return
                 self._check_times(columns, now_ns)
+                profile.columns_ns += time.perf_counter_ns() - guarded_ns
             except BatchFault as fault:
                 self._reject(sequence, [fault.reason])
                 return
@@ -234,7 +240,10 @@ class PortalSession:
             )
         self._check_open()
         kept = self._parts.read_log.block(self._door.portal_id, self._door.epoch, sequence)
-        if kept is None or not _is_same(kept, columns):
+        if kept is None:
+            # Durable, so it was there: its time is over.
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_NO_LONGER_KEPT, f"sequence: {sequence}")
+        if not _is_same(kept, columns):
             raise BatchFault(ReasonCode.REASON_CODE_BATCH_SEQUENCE_REUSED, f"sequence: {sequence}")
         again = answers.batch_acknowledgement(
             sequence,
@@ -274,10 +283,14 @@ class PortalSession:
                     raise item.error
                 durable.append(item.judged)
         if durable:
+            profile, begun_ns = self.profile, time.perf_counter_ns()
             self._acknowledge(durable)
-        for judged in durable:
-            self._settler.handle(judged)
-            self._held_up += 1
+            told_ns = time.perf_counter_ns()
+            profile.send_ns += told_ns - begun_ns
+            for judged in durable:
+                self._settler.handle(judged)
+                self._held_up += 1
+            profile.settle_ns += time.perf_counter_ns() - told_ns
         dispatcher.pump()
         self._make_room()
         self.tick()

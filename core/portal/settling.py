@@ -11,13 +11,17 @@ from typing import Final
 
 import numpy as np
 
-from core.errors import QueueFull
+from core.errors import LedgerCorrupt, QueueFull
 from core.ledger.tables import CONTAINERS, TAGS, State
 from core.portal import answers
 from core.portal.alarms import REMEMBERED_MAX, Batch, Held
 from core.portal.commands import Dispatcher, Finished, reasons_of
 from core.portal.door import Door, Judged
 from core.portal.tracker import Gone
+from core.procedures.segments import next_segment
+from core.readlog.layout import Position, unpack_block
+from core.readlog.log import stored_of
+from core.readlog.segments import OpenSegment, Segment
 from core.sequencer import Committed
 from jinku.type.v1.tag_pb2 import Direction, Verdict
 from jinku.v1.portal_pb2 import StreamResponse
@@ -56,6 +60,8 @@ class Settler:
         else:
             self._unpresented.update(judged.numbers[judged.fresh].tolist())
         self.handle_gone(judged.gone)
+        if judged.stored is not None:
+            self._seal(self._door.segment.add(judged.sequence, judged.stored))
 
     def handle_gone(self, gone: Iterable[Gone]) -> None:
         """Tags have gone: queue their passages; strays are told at once and not journalled."""
@@ -120,6 +126,39 @@ class Settler:
                 time.sleep(_WAIT_SECONDS)
             else:
                 return
+
+    # -- segments --------------------------------------------------------------------------------
+
+    def resume_segment(self, position: Position) -> None:
+        """Count again what is durable after the last segment that the journal has.
+
+        Reads at most a segment, and those that were complete and not journalled. LedgerCorrupt if a
+        batch is not there. Durable on return.
+        """
+        door = self._door
+        with self._parts.ledger.read() as state:
+            first = next_segment(state, door.portal_id, position.epoch)
+        if first > position.last_sequence + 1:
+            raise LedgerCorrupt(
+                "read log", f"ends before batch {first - 1}, which is in the journal"
+            )
+        door.segment = OpenSegment(self._parts.retention, first)
+        batches = self._parts.read_log.packed(door.portal_id, position.epoch, first)
+        for expected in range(first, position.last_sequence + 1):
+            sequence, packed = next(batches, (0, b""))
+            if sequence != expected:
+                raise LedgerCorrupt(f"read log, batch {expected}", "is missing")
+            self._seal(door.segment.add(sequence, stored_of(packed, unpack_block(packed))))
+        self.drain()
+
+    def end_segment(self) -> None:
+        """The epoch ends: no batch comes any more. Queued; `drain` makes it durable."""
+        self._seal(self._door.segment.close())
+
+    def _seal(self, segment: Segment | None) -> None:
+        if segment is not None:
+            command = self._door.commands.seal_segment(self._door.epoch, segment)
+            self.dispatcher.add(command, _tell_nothing)
 
     # -- alarms ----------------------------------------------------------------------------------
 
@@ -228,6 +267,10 @@ class Settler:
         messages = answers.alarms(committed.events, identity, label, gone.last_sequence, receipt)
         for message in messages:
             self._tell(message)
+
+
+def _tell_nothing(_: Committed) -> None:
+    """For what only the journal is told."""
 
 
 def _box(state: State, tag_id: bytes) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ the request, is an error of ours and raises ValueError: nothing is recorded.
 from __future__ import annotations
 
 from core.decisions import Context, Decision, Handler
-from core.ledger.tables import PORTALS, SEGMENTS, State, segment_key
+from core.ledger.tables import PORTALS, SEGMENT_KEY_SIZE, SEGMENTS, State, segment_key
 from core.store.v1.commands_pb2 import PruneReadSegment, SealReadSegment
 from jinku.event.v1.event_pb2 import Event, ReadSegmentPruned, ReadSegmentSealed
 
@@ -55,10 +55,9 @@ def decide_prune_read_segment(
 
 def next_segment(state: State, portal_id: bytes, portal_epoch: int) -> int:
     """The first sequence that no segment of this epoch holds."""
-    following = 1
-    for _, row in state.scan(SEGMENTS, segment_key(portal_id, portal_epoch, 0)[:24]):
-        following = row.last_sequence + 1
-    return following
+    prefix = segment_key(portal_id, portal_epoch, 0)[:24]
+    found = state.last(SEGMENTS, prefix, SEGMENT_KEY_SIZE)
+    return found[1].last_sequence + 1 if found is not None else 1
 
 
 SEGMENT_HANDLERS = (

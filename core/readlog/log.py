@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +24,13 @@ from core.kernels import TagIndex
 from core.readlog import layout
 from core.readlog.layout import Block, Counter, Position
 from core.readlog.sealing import ReadLogSealer
+from core.readlog.segments import Stored
 
 # A commit takes what waits, up to so much: its time stays within tens of milliseconds.
 COMMIT_BYTES_MAX: Final = 16 << 20
 COMMIT_WRITES_MAX: Final = 512
+# Chunks that one commit deletes: it then takes hardly longer than without.
+DELETED_MAX: Final = 256
 
 # Called once from the writer's thread: None when durable, else why that is unknown. Must not block.
 Settled = Callable[[BaseException | None], None]
@@ -41,6 +46,15 @@ class _Write:
     counters: Sequence[Counter]
     settled: Settled
     size: int
+    deleted: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBlock:
+    """A batch ready for `submit`."""
+
+    chunks: list[tuple[bytes, bytearray]]
+    stored: Stored
 
 
 class ReadLog:
@@ -70,6 +84,8 @@ class ReadLog:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        # Time that the writer spent in commits, all portals together.
+        self.commit_ns = 0
         self._thread = threading.Thread(target=self._run, name="read-log", daemon=True)
         try:
             dict(self.positions())
@@ -83,15 +99,15 @@ class ReadLog:
         """Begin to write."""
         self._thread.start()
 
-    def seal_block(
-        self, portal_id: bytes, epoch: int, sequence: int, block: Block
-    ) -> list[tuple[bytes, bytearray]]:
-        """A batch ready for `submit`, sealed in the caller's thread."""
+    def seal_block(self, portal_id: bytes, epoch: int, sequence: int, block: Block) -> SealedBlock:
+        """A batch ready for `submit`, digested and sealed in the caller's thread."""
+        packed = layout.pack_block(block)
+        stored = stored_of(packed, block)
         chunks = []
-        for chunk, piece in enumerate(layout.split_chunks(layout.pack_block(block))):
+        for chunk, piece in enumerate(layout.split_chunks(packed)):
             key = layout.block_key(portal_id, epoch, sequence, chunk)
             chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
-        return chunks
+        return SealedBlock(chunks, stored)
 
     def submit(
         self,
@@ -116,6 +132,46 @@ class ReadLog:
 
         Raises LedgerStopped if the log has stopped, before or meanwhile.
         """
+        self._put_durable(portal_id, position)
+
+    def prune(self, portal_id: bytes, epoch: int, first: int, last: int) -> int:
+        """Delete the batches from `first` to `last`; how many chunks there were.
+
+        Whole batches go, at most `DELETED_MAX` chunks (or one batch) in a commit, which other
+        portals' batches share: nothing waits for more than that. Killed in between, the first of
+        them are gone; calling it again deletes the rest. Durable on return. Raises LedgerStopped.
+        """
+        deleted = 0
+        while keys := self._chunks_of(portal_id, epoch, first, last):
+            self._put_durable(deleted=keys)
+            deleted += len(keys)
+        return deleted
+
+    def _chunks_of(self, portal_id: bytes, epoch: int, first: int, last: int) -> list[bytes]:
+        """Keys of the first whole batches of a run, as many as one commit deletes."""
+        end = layout.block_prefix(portal_id, epoch, last + 1)
+        keys: list[bytes] = []
+        whole = 0
+        with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
+            if not cursor.set_range(layout.block_prefix(portal_id, epoch, first)):
+                return []
+            for raw in cursor.iternext(values=False):
+                key = bytes(raw)
+                if key >= end:
+                    return keys
+                if keys and layout.split_block_key(key)[2] != layout.split_block_key(keys[-1])[2]:
+                    whole = len(keys)
+                if len(keys) >= DELETED_MAX and whole:
+                    return keys[:whole]
+                keys.append(key)
+        return keys
+
+    def _put_durable(
+        self,
+        portal_id: bytes = b"",
+        position: Position | None = None,
+        deleted: Sequence[bytes] = (),
+    ) -> None:
         done = threading.Event()
         failure: list[BaseException] = []
 
@@ -124,7 +180,7 @@ class ReadLog:
                 failure.append(error)
             done.set()
 
-        self._put(_Write([], portal_id, position, [], settled, 0))
+        self._put(_Write([], portal_id, position, [], settled, 0, deleted))
         done.wait()
         if failure:
             raise failure[0]
@@ -155,11 +211,13 @@ class ReadLog:
             writes, stopping = self._take()
             if not writes:
                 continue
+            begun_ns = time.perf_counter_ns()
             try:
                 self._commit(writes)
             except BaseException as error:
                 self._fail(writes, error)
                 return
+            self.commit_ns += time.perf_counter_ns() - begun_ns
             for write in writes:
                 write.settled(None)
 
@@ -188,6 +246,8 @@ class ReadLog:
                 for key, sealed in write.chunks:
                     if not txn.put(key, sealed, db=blocks, overwrite=False):
                         raise LedgerCorrupt("read log", f"block {key.hex()} is there already")
+                for key in write.deleted:
+                    txn.delete(key, db=blocks)
                 for counter in write.counters:
                     self._raise_counter(txn, counter)
             for portal_id, position in positions.items():
@@ -255,6 +315,13 @@ class ReadLog:
         Each batch is read in a transaction of its own, so that a slow reader holds up nothing; what
         becomes durable meanwhile is read too. LedgerCorrupt if a chunk is missing or damaged.
         """
+        for sequence, packed in self.packed(portal_id, epoch, from_sequence):
+            yield sequence, layout.unpack_block(packed)
+
+    def packed(
+        self, portal_id: bytes, epoch: int, from_sequence: int = 1
+    ) -> Iterator[tuple[int, bytes]]:
+        """The same, each batch as it was packed."""
         owner = layout.block_prefix(portal_id, epoch, 0)[:24]
         sequence = from_sequence
         while True:
@@ -272,8 +339,25 @@ class ReadLog:
                     if key != layout.block_key(portal_id, epoch, sequence, chunk):
                         raise LedgerCorrupt(f"read log, batch {sequence}", "a chunk is missing")
                     chunks.append(self._sealer.open(layout.BLOCKS, key, sealed))
-            yield sequence, layout.unpack_block(b"".join(chunks))
+            yield sequence, b"".join(chunks)
             sequence += 1
+
+    def first_kept(self, portal_id: bytes, epoch: int = 0) -> tuple[int, int] | None:
+        """Epoch and sequence of the first batch that is kept, from this epoch on."""
+        with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
+            if not cursor.set_range(layout.block_prefix(portal_id, epoch, 0)):
+                return None
+            owner, found, sequence, _ = layout.split_block_key(cursor.key())
+        return (found, sequence) if owner == portal_id else None
+
+    def epochs(self, portal_id: bytes) -> Iterator[int]:
+        """Every epoch of a portal of which batches are kept."""
+        epoch = 0
+        while (first := self.first_kept(portal_id, epoch)) is not None:
+            yield first[0]
+            if first[0] == layout.EPOCH_MAX:
+                return
+            epoch = first[0] + 1
 
     def load_counters(self, index: TagIndex) -> int:
         """Raise the index's counters to the durable ones; how many were kept here.
@@ -289,6 +373,11 @@ class ReadLog:
                 index.set_counter(row.identity, row.counter)
                 kept += 1
         return kept
+
+
+def stored_of(packed: bytes, block: Block) -> Stored:
+    """What a segment knows of a batch. The digest is computed without the GIL."""
+    return Stored(sha256(packed).digest(), len(packed), len(block.columns), block.received_ns)
 
 
 def counters_of(index: TagIndex, numbers: object, counters: object) -> list[Counter]:

@@ -23,7 +23,7 @@ from core.portal.session import End, PortalSession
 from core.readlog.log import ReadLog
 from core.realm import principal_of
 from core.sequencer import Sequencer
-from core.settings import PortalSettings
+from core.settings import PortalSettings, ReadLogSettings
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.tag_pb2 import TagScheme
 from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamResponse
@@ -143,6 +143,7 @@ class Site:
 
     directory: Path
     settings: PortalSettings = field(default_factory=PortalSettings)
+    retention: ReadLogSettings = field(default_factory=ReadLogSettings)
     now_ns: int = START_NS
     elapsed_ns: int = 0
     failures: list[BaseException] = field(default_factory=list)
@@ -164,26 +165,26 @@ class Site:
             on_stop=self.failures.append,
         )  # fmt: skip
         self.read_log.start()
-        self.desk = PortalDesk(
-            Parts(
-                ledger=self.ledger,
-                directory=self.directory_of_tags,
-                sequencer=self.sequencer,
-                read_log=self.read_log,
-                challenges=ChallengeBook.of(
-                    self.keys.challenge_key,
-                    self.settings.live_challenge_seconds,
-                    self.settings.spool_challenge_hours,
-                ),
-                settings=self.settings,
-                principal=principal_of(TRUST_DOMAIN, REALM, "service", "jinkud"),
-                on_failure=self.failures.append,
-                on_incident=self.incidents.append,
-                on_untracked=self._count_untracked,
-                clock=lambda: self.now_ns,
-                monotonic=lambda: self.elapsed_ns,
-            )
+        self.parts = Parts(
+            ledger=self.ledger,
+            directory=self.directory_of_tags,
+            sequencer=self.sequencer,
+            read_log=self.read_log,
+            challenges=ChallengeBook.of(
+                self.keys.challenge_key,
+                self.settings.live_challenge_seconds,
+                self.settings.spool_challenge_hours,
+            ),
+            settings=self.settings,
+            principal=principal_of(TRUST_DOMAIN, REALM, "service", "jinkud"),
+            retention=self.retention,
+            on_failure=self.failures.append,
+            on_incident=self.incidents.append,
+            on_untracked=self._count_untracked,
+            clock=lambda: self.now_ns,
+            monotonic=lambda: self.elapsed_ns,
         )
+        self.desk = PortalDesk(self.parts)
         self.replayed = self.desk.start()
         return self
 

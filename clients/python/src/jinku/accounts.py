@@ -190,6 +190,25 @@ def describe_alarm(event: Any) -> tuple[str, str]:
     return zh, f"alarm about {about}: {reasons}" + (f", stands for {more} more" if more else "")
 
 
+def describe_seal(event: Any) -> tuple[str, str]:
+    run = f"{event.portal_epoch}: {event.first_sequence}–{event.last_sequence}"
+    return (
+        f"通道门 {short(event.portal_id)} 读取批次 {run} 封存, 读取 {event.reads}, "
+        f"摘要 {event.digest.hex()}",
+        f"batches {run} of portal {short(event.portal_id)} sealed, {event.reads} reads, "
+        f"digest {event.digest.hex()}",
+    )
+
+
+def describe_pruning(event: Any) -> tuple[str, str]:
+    run = f"{event.portal_epoch}: {event.first_sequence}–{event.last_sequence}"
+    return (
+        f"通道门 {short(event.portal_id)} 读取批次 {run} 保存满 {event.retention_days} 日, 已删除",
+        f"batches {run} of portal {short(event.portal_id)} deleted, "
+        f"kept {event.retention_days} days",
+    )
+
+
 DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
     "realm_founded": describe_realm,
     "institution_registered": describe_institution,
@@ -203,4 +222,6 @@ DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
     "custody_moved": describe_custody,
     "passage_recorded": describe_passage,
     "alarm_raised": describe_alarm,
+    "read_segment_sealed": describe_seal,
+    "read_segment_pruned": describe_pruning,
 }

@@ -377,6 +377,10 @@ class PortalClient:
     def _reject(self, stream: Stream, rejected: BatchRejected) -> None:
         """Takes a faulty batch out; those behind it move up and go over a new stream."""
         codes = {reason.code for reason in rejected.refused.reasons}
+        if ReasonCode.REASON_CODE_BATCH_NO_LONGER_KEPT in codes:
+            # It was taken, long ago.
+            self._settle(rejected.sequence, heard=False)
+            return
         with self._changed:
             if codes & FOLLOWING_CODES or rejected.sequence not in self._window:
                 return

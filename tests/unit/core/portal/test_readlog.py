@@ -44,9 +44,9 @@ class Log:
 
     def put(self, portal_id: bytes, sequence: int, reads: int = 3, **more: Any) -> None:
         position = Position(epoch=1, last_sequence=sequence)
-        chunks = self.log.seal_block(portal_id, 1, sequence, block(reads, sequence))
+        sealed = self.log.seal_block(portal_id, 1, sequence, block(reads, sequence))
         self.log.submit(
-            portal_id, position, chunks, more.get("counters", ()),
+            portal_id, position, sealed.chunks, more.get("counters", ()),
             lambda error: self.settled.append((portal_id, sequence, error)),
         )  # fmt: skip
 
