@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import results
+from bench import portal_profile, results
 
 HERE = Path(__file__).resolve().parent
 Measure = Callable[..., list[results.Row]]
@@ -59,6 +59,11 @@ def main() -> int:
             for row in measured:
                 tell(row)
             rows += measured
+    if "portal" in (chosen.areas or areas):
+        print("portal/portal_profile …", flush=True)
+        profile = portal_profile.measure(quick=chosen.quick)
+        results.write_profile(profile, chosen.output)
+        print(*portal_profile.show(profile), sep="\n")
     if chosen.areas and chosen.output.exists():
         rows = merge(chosen.output, rows)
     results.write(rows, chosen.output)

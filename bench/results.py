@@ -16,6 +16,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CLAIMS_FILE = HERE / "claims.toml"
 RESULTS_FILE = HERE / "results.json"
+PROFILE_FILE = HERE / "profile.json"
 MACHINE_FILE = HERE / "machine.json"
 KEYS = ("id", "value", "unit", "peer", "peer_value", "ratio", "kernel", "cpu", "note")
 LIBRARIES = ("cryptography", "grpcio", "lmdb", "numpy", "protobuf", "pycryptodome")
@@ -98,6 +99,12 @@ def write(rows: Sequence[Row], path: Path = RESULTS_FILE) -> None:
     path.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     machine = json.dumps(describe_machine(), indent=1, ensure_ascii=False)
     path.with_name(MACHINE_FILE.name).write_text(machine + "\n", encoding="utf-8")
+
+
+def write_profile(rows: Sequence[Row], path: Path = RESULTS_FILE) -> None:
+    """Writes where the time of batches went, beside the results."""
+    text = json.dumps(list(rows), indent=1, ensure_ascii=False)
+    path.with_name(PROFILE_FILE.name).write_text(text + "\n", encoding="utf-8")
 
 
 def read(path: Path = RESULTS_FILE) -> list[Row]:

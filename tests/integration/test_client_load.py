@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import results
+from core.portal.profile import STAGES
 from repository import ROOT
 
 
@@ -33,6 +34,11 @@ def test_served_benchmarks_write_rows_of_claims(tmp_path: Path) -> None:
     results.check(rows, results.load_claims())
     machine = json.loads((tmp_path / "machine.json").read_text(encoding="utf-8"))
     assert {"cpu", "kernel", "python", "libraries", "date"} <= machine.keys()
+    profile = json.loads((tmp_path / "profile.json").read_text(encoding="utf-8"))
+    assert [row["batch_reads"] for row in profile] == [50, 200]
+    for row in profile:
+        assert tuple(row["stages"]) == STAGES
+        assert all(stage["us_per_batch"] > 0 for stage in row["stages"].values())
 
 
 @pytest.mark.parametrize(
