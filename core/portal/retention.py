@@ -91,7 +91,8 @@ class Pruner:
                 _, epoch, first = split_segment_key(key)
                 if row.pruned:
                     continue
-                self._start[portal_id] = key
+                if not found:
+                    self._start[portal_id] = key
                 needed = epoch == position.epoch and row.last_sequence >= needed_from
                 if needed or row.last_received_ns >= received_before or found == _FOUND_MAX:
                     return

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from core.errors import LedgerCorrupt
-from core.ledger.tables import PORTALS, SEGMENTS, State, split_segment_key
+from core.ledger.tables import (
+    PORTALS,
+    SEGMENT_KEY_SIZE,
+    SEGMENTS,
+    State,
+    split_segment_key,
+)
 from core.readlog.layout import Position, unpack_block
 from core.readlog.log import ReadLog
 from core.readlog.segments import DIGEST_START, extend_digest
@@ -42,6 +48,22 @@ class _Count:
         self.reads += reads
         if self.batches % _TELL_EVERY == 0:
             self.progress("read log", self.batches, self.total)
+
+
+def check_not_older(state: State, read_log: ReadLog) -> None:
+    """LedgerCorrupt if the journal has batches that the read log does not know.
+
+    It was put back from a copy, or lost: what was read since could be accepted again.
+    """
+    for portal_id, portal in state.scan(PORTALS):
+        newest = state.last(SEGMENTS, portal_id, SEGMENT_KEY_SIZE)
+        if newest is None:
+            continue
+        key, row = newest
+        position = read_log.position(portal_id)
+        stands_at = (position.epoch, position.last_sequence) if position is not None else (0, 0)
+        if stands_at < (split_segment_key(key)[1], row.last_sequence):
+            raise LedgerCorrupt(f"read log, portal {portal.name}", "is older than the journal")
 
 
 _Sealed = dict[int, list[tuple[int, SegmentRow]]]  # by epoch: first sequence and row, in order

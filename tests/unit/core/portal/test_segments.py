@@ -30,6 +30,7 @@ from portals import (
     Stream,
     counter_identity,
     crossing,
+    eventually,
     found_site,
     tam1_identity,
 )
@@ -63,6 +64,12 @@ def settle(stream: Stream) -> None:
     """End the stream: all that was taken is settled."""
     stream.site.desk.stop()
     stream.site.read_log.flush()
+
+
+def wait_sealed(stream: Stream) -> None:
+    """A batch is acknowledged first; its segment is in the journal soon after."""
+    complete = (stream.next_sequence - 1) // 4 * 4
+    eventually(lambda: next_of(stream.site) > complete)
 
 
 def sealed(site: Site) -> list[tuple[int, int, int]]:
@@ -257,30 +264,31 @@ def test_batch_sealed_anew_under_the_same_key_is_found(site: Site, monkeypatch: 
         verify(site)
 
 
-def test_older_read_log_is_not_taken(site: Site) -> None:
-    """A copy from before the journal's last segment would be written over what is sealed."""
-    stream = site.stream()
-    send(stream, 3)
-    settle(stream)
-    site.close()
-    older = {path.name: path.read_bytes() for path in (site.directory / "readlog").iterdir()}
-    site.open()
+@pytest.mark.parametrize("older_epoch", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_read_log_older_than_the_journal_is_refused(
+    tmp_path: Path, older_epoch: bool, lost: bool
+) -> None:
+    """Of a copy, or none: counters that it does not know would be accepted again."""
+    found_site(tmp_path)
+    site = Site(tmp_path, retention=ReadLogSettings(segment_batches_max=4)).open()
     send(site.stream(), 3)
     site.close()
-    newer = {path.name: path.read_bytes() for path in (site.directory / "readlog").iterdir()}
-    for name, content in older.items():
-        (site.directory / "readlog" / name).write_bytes(content)
-    with pytest.raises(LedgerCorrupt, match="ends before batch 4"):
-        site.open()
-    with pytest.raises(LedgerCorrupt, match="gate-1.*batch 4|older than the journal"):
-        verify(site)
-    site.desk.stop()
-    site.read_log.close()
-    site.sequencer.stop()
-    site.ledger.close()
-    for name, content in newer.items():
-        (site.directory / "readlog" / name).write_bytes(content)
+    path = tmp_path / "readlog"
+    older = {file.name: file.read_bytes() for file in path.iterdir()}
     site.open()
+    send(site.stream(epoch=2 if older_epoch else 1), 4)
+    site.close()
+    for name, content in older.items():
+        if lost:
+            (path / name).unlink()
+        else:
+            (path / name).write_bytes(content)
+    with pytest.raises(LedgerCorrupt, match="portal gate-1: is older than the journal"):
+        site.open()
+    with pytest.raises(LedgerCorrupt, match="gate-1.*(is older than the journal|is missing)"):
+        verify(site)
+    site.close()
 
 
 # ── pruning ─────────────────────────────────────────────────────────────────────────────────────
@@ -343,6 +351,7 @@ def test_repeated_batch_that_was_deleted_is_said_to_be(site: Site) -> None:
     stream.session.receive(first)
     stream.ear.wait("rejected")
     assert stream.ear.rejected() == ["BATCH_SEQUENCE_REUSED"]
+    wait_sealed(stream)
     assert Pruner(site.parts).prune() == 1
     stream.session.receive(first)
     (_, rejected) = stream.ear.wait("rejected", 2)
@@ -379,6 +388,21 @@ def test_deletion_that_was_cut_off_is_finished(site: Site, monkeypatch: Any, com
     assert verify(site).pruned == 2
 
 
+def test_run_that_failed_is_tried_again(site: Site, monkeypatch: Any) -> None:
+    stream = site.stream()
+    send(stream, 13)
+    settle(stream)
+    age(site, 91)
+    pruner = Pruner(site.parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(site.sequencer, "submit", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pruner.prune()
+    assert len(site.reads_kept()) == 13
+    assert pruner.prune() == 3
+    assert sorted(site.reads_kept()) == [13]
+
+
 def test_large_batches_go_one_at_a_time(site: Site, monkeypatch: Any) -> None:
     monkeypatch.setattr(readlog, "DELETED_MAX", 2)
     stream = site.stream()
@@ -405,6 +429,7 @@ def test_space_is_used_again(site: Site) -> None:
             site.pass_time(1)
             stream.send_durable(reads, scheme=TagScheme.TAG_SCHEME_NONE)
         age(site, 91)
+        wait_sealed(stream)
         assert pruner.prune() >= 1
         sizes.append(path.stat().st_size)
     assert sizes[-1] == sizes[3]
@@ -419,6 +444,7 @@ def test_pruning_runs_beside_a_stream(site: Site) -> None:
     pruner.start()
     for _ in range(40):
         send(stream, 1, seconds=DAY)
+    eventually(lambda: len(site.events("read_segment_pruned")) >= 2)
     pruner.stop()
     pruner.stop()
     settle(stream)
