@@ -241,7 +241,9 @@ def _refuse_hello(refused: HelloRefused) -> CallRefused:
     if refused.fault is HelloFault.ANTENNA_NOT_REGISTERED:
         description = f"not registered for this portal: {refused.item}"
         return errors.invalid([Violation("hello.antennas", description)])
-    return errors.invalid([Violation("hello.portal_epoch", refused.item, ViolationKind.MISSING)])
+    missing = refused.fault is HelloFault.EPOCH_MISSING
+    kind = ViolationKind.MISSING if missing else ViolationKind.VALUE
+    return errors.invalid([Violation("hello.portal_epoch", refused.item, kind)])
 
 
 def superseded() -> CallRefused:

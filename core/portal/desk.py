@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 import numpy as np
 
@@ -21,11 +22,15 @@ from core.store.v1.rows_pb2 import PortalRow
 from jinku.v1.portal_pb2 import Hello
 
 
+EPOCH_AHEAD_NS_MAX: Final = 24 * 3600 * 1_000_000_000
+
+
 class HelloFault(Enum):
     """Why a stream is not opened; the value names the field at fault."""
 
     NOT_REGISTERED = "portal"
     EPOCH_MISSING = "portal_epoch"
+    EPOCH_AHEAD = "portal_epoch is of a time to come"
     EPOCH_OLDER = "portal_epoch is older than the one known"
     ANTENNA_NOT_REGISTERED = "antennas"
     STOPPED = "the service stops"
@@ -97,6 +102,9 @@ class PortalDesk:
             if not is_wanted():
                 raise HelloRefused(HelloFault.GONE)
             door = self._door(portal_id, row)
+            # An epoch is a time; one far ahead would shut out every later one for good.
+            if hello.portal_epoch > door.now_ns() + EPOCH_AHEAD_NS_MAX:
+                raise HelloRefused(HelloFault.EPOCH_AHEAD, "lies more than a day ahead")
             if hello.portal_epoch < door.epoch:
                 raise HelloRefused(HelloFault.EPOCH_OLDER, str(door.epoch))
             older = self._sessions.pop(portal_id, None)

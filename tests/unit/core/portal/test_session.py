@@ -362,12 +362,14 @@ def test_the_same_batch_again(site: Site) -> None:
 def test_hello_is_checked(site: Site) -> None:
     faults = []
     site.stream(epoch=5)
-    for hello in ({"epoch": 4}, {"epoch": 0}, {"epoch": 5, "antennas": [1, 9]}):
+    hellos = ({"epoch": 4}, {"epoch": 0}, {"epoch": 2**63}, {"epoch": 5, "antennas": [1, 9]})
+    for hello in hellos:
         with pytest.raises(HelloRefused) as refused:
             site.stream(**hello)  # type: ignore[arg-type]
         faults.append(refused.value.fault)
     assert faults == [
-        HelloFault.EPOCH_OLDER, HelloFault.EPOCH_MISSING, HelloFault.ANTENNA_NOT_REGISTERED,
+        HelloFault.EPOCH_OLDER, HelloFault.EPOCH_MISSING, HelloFault.EPOCH_AHEAD,
+        HelloFault.ANTENNA_NOT_REGISTERED,
     ]  # fmt: skip
     site.restart()
     with pytest.raises(HelloRefused):
