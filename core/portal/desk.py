@@ -21,7 +21,6 @@ from core.readlog.verify import check_not_older
 from core.store.v1.rows_pb2 import PortalRow
 from jinku.v1.portal_pb2 import Hello
 
-
 EPOCH_AHEAD_NS_MAX: Final = 24 * 3600 * 1_000_000_000
 
 
