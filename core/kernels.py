@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from native.arena import KeyArena, disable_core_dumps
-from native.cpu import available, best
 from native.pipeline import BatchVerdicts, verify_batch
 from native.tagindex import TagIndex
 from native.tracks import Tracks
 
 UNKNOWN_NUMBER = 0xFFFFFFFF
-KERNELS = available
 
 __all__ = [
-    "KERNELS", "UNKNOWN_NUMBER", "BatchVerdicts", "KeyArena", "TagIndex", "Tracks",
-    "best", "disable_core_dumps", "verify_batch",
+    "UNKNOWN_NUMBER", "BatchVerdicts", "KeyArena", "TagIndex", "Tracks",
+    "disable_core_dumps", "verify_batch",
 ]  # fmt: skip

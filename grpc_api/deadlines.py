@@ -32,11 +32,10 @@ _NONE = _None()
 class Wait:
     """One peer that we may be waiting for. Armed and disarmed by the call's own thread."""
 
-    __slots__ = ("cancel", "expired", "expires_at")
+    __slots__ = ("cancel", "expires_at")
 
     def __init__(self, cancel: Callable[[], object]) -> None:
         self.cancel = cancel
-        self.expired = False
         self.expires_at = math.inf
 
     def arm(self, seconds: float) -> None:
@@ -124,6 +123,5 @@ class Watchdog:
                 late = [wait for wait in self._waits if wait.expires_at <= now]
             for wait in late:
                 wait.disarm()
-                wait.expired = True
                 wait.cancel()
                 self._on_expired()

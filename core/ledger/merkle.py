@@ -111,28 +111,3 @@ def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
             start = split
     path.reverse()
     return path
-
-
-def root_from_proof(index: int, size: int, leaf: bytes, path: list[bytes]) -> bytes:
-    """The root that this path claims for a leaf hash (RFC 9162 section 2.1.3.2).
-
-    ValueError if its length is wrong.
-    """
-    if not 0 <= index < size:
-        raise ValueError(f"leaf {index} is not in a tree of {size} leaves")
-    node, last, hashed = index, size - 1, leaf
-    for sibling in path:
-        if last == 0:
-            raise ValueError("the proof is too long")
-        if node & 1 or node == last:
-            hashed = node_hash(sibling, hashed)
-            while not node & 1 and node:
-                node >>= 1
-                last >>= 1
-        else:
-            hashed = node_hash(hashed, sibling)
-        node >>= 1
-        last >>= 1
-    if last:
-        raise ValueError("the proof is too short")
-    return hashed

@@ -26,7 +26,6 @@ POSITIONS: Final = 2
 COUNTERS: Final = 3
 TABLES: Final = (BLOCKS, POSITIONS, COUNTERS)
 
-PORTAL_ID_SIZE: Final = 16
 EPOCH_MAX: Final = 2**64 - 1
 CHUNK_VALUE_MAX: Final = 65_520  # a larger LMDB value spills into one page more
 SEAL_OVERHEAD: Final = 12 + 16

@@ -17,8 +17,8 @@ from core.ledger.merkle import (
     inclusion_proof,
     leaf_hash,
     root_at,
-    root_from_proof,
 )
+from jinku.notes import NoteInvalid, compute_root
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
 
@@ -65,7 +65,7 @@ def test_proofs_of_every_leaf_at_every_size(count: int) -> None:
         assert root_at(size, tree.fetch) == root
         for index in range(size):
             path = inclusion_proof(index, size, tree.fetch)
-            assert root_from_proof(index, size, leaf_hash(leaves[index]), path) == root
+            assert compute_root(leaf_hash(leaves[index]), index, size, path) == root
 
 
 @given(st.integers(2, 200), st.data())
@@ -80,10 +80,10 @@ def test_a_changed_proof_is_not_accepted(count: int, data: st.DataObject) -> Non
     changed[bit // 8] ^= 1 << bit % 8
     forged = [*path[:row], bytes(changed), *path[row + 1 :]]
     root = tree.frontier.root()
-    assert root_from_proof(index, count, leaf_hash(leaves[index]), forged) != root
+    assert compute_root(leaf_hash(leaves[index]), index, count, forged) != root
     for wrong_length in (path[:-1], [*path, path[0]]):
-        with pytest.raises(ValueError, match="too"):
-            root_from_proof(index, count, leaf_hash(leaves[index]), wrong_length)
+        with pytest.raises(NoteInvalid, match="too"):
+            compute_root(leaf_hash(leaves[index]), index, count, wrong_length)
 
 
 @given(st.integers(0, 5000))
@@ -101,5 +101,5 @@ def test_no_proof_outside_the_tree() -> None:
     for index, size in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="not in a tree"):
             inclusion_proof(index, size, tree.fetch)
-        with pytest.raises(ValueError, match="not in a tree"):
-            root_from_proof(index, size, b"", [])
+        with pytest.raises(NoteInvalid, match="outside a tree"):
+            compute_root(bytes(32), index, size, [])

@@ -9,10 +9,11 @@ import pytest
 from google.protobuf.message import Message
 
 from core.errors import InvalidRequest
-from core.ledger.merkle import leaf_hash, root_from_proof
+from core.ledger.merkle import leaf_hash
 from core.procedures.queries import get_checkpoint, get_container, get_entry, get_proof
 from core.procedures.table import QUERIES
 from jinku.event.v1.event_pb2 import Events
+from jinku.notes import compute_root
 from jinku.v1 import ledger_pb2, registry_pb2
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest, GetProofRequest
 from jinku.v1.registry_pb2 import GetContainerRequest
@@ -40,7 +41,7 @@ def test_proof_leads_to_the_root(registrar: Registrar) -> None:
             )
             path = list(response.inclusion_proof)
             assert response.leaf_hash == leaf_hash(registrar.ledger.entry(index).leaf)
-            assert root_from_proof(index, tree_size, response.leaf_hash, path) == response.root_hash
+            assert compute_root(response.leaf_hash, index, tree_size, path) == response.root_hash
     newest = get_proof(GetProofRequest(entry_index=0), registrar.ledger)
     assert newest.tree_size == size
     assert newest.root_hash == registrar.ledger.checkpoint().root_hash

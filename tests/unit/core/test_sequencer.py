@@ -19,11 +19,12 @@ from core.decisions import Decision, Handler, reason
 from core.errors import DecideFailed, LedgerCorrupt, LedgerInUse, LedgerStopped, QueueFull
 from core.fsck import fsck
 from core.ledger.ledger import HEADER_SIZE_MAX, RECEIPT_SIZE_MAX, Ledger
-from core.ledger.merkle import leaf_hash, root_from_proof
+from core.ledger.merkle import leaf_hash
 from core.ledger.note import NoteSigner, open_note
 from core.realm import principal_of
 from core.sequencer import Committed, Sequencer, Writer
 from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.notes import compute_root
 from jinku.type.v1.place_pb2 import Antenna, InstitutionKind
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.v1.common_pb2 import Receipt
@@ -213,7 +214,7 @@ def check_receipt(receipt: Receipt, index: int, verifier_key: str) -> None:
     checkpoint = open_note(receipt.checkpoint, verifier_key)
     leaf = leaf_hash(receipt.header + receipt.events_digest)
     path = list(receipt.inclusion_proof)
-    assert root_from_proof(index, checkpoint.tree_size, leaf, path) == checkpoint.root_hash
+    assert compute_root(leaf, index, checkpoint.tree_size, path) == checkpoint.root_hash
 
 
 def test_a_commit_holds_many_commands(ledger: Ledger) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -406,8 +405,3 @@ def renumber(body: bytes, sequence: int) -> bytes:
 def describe_rejection(rejected: BatchRejected) -> Sequence[str]:
     """Why a batch was not taken, a line per reason."""
     return [describe_reason(reason) for reason in rejected.refused.reasons]
-
-
-def now_epoch() -> int:
-    """A portal epoch for a portal that keeps none: UTC nanoseconds."""
-    return time.time_ns()
