@@ -116,7 +116,7 @@ def caller(state: State, principal: Principal, realm: int, trust_domain: str) ->
 _REGISTRAR = frozenset({Role.REGISTRAR})
 _READERS = frozenset({Role.REGISTRAR, Role.AUDITOR})
 
-# By the RPC's full name. Checkpoints may be public; entries need the auditor's role.
+# By the RPC's full name. Checkpoints and hashes may be public; entries need the auditor's role.
 MAY_CALL: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
         "jinku.v1.RegistryService.RegisterInstitution": _REGISTRAR,
@@ -132,6 +132,8 @@ MAY_CALL: Mapping[str, frozenset[Role]] = MappingProxyType(
         "jinku.v1.LedgerService.GetEntry": frozenset({Role.AUDITOR}),
         "jinku.v1.LedgerService.GetProof": _READERS,
         "jinku.v1.LedgerService.GetCheckpoint": frozenset(Role),
+        "jinku.v1.LedgerService.GetConsistencyProof": frozenset(Role),
+        "jinku.v1.LedgerService.GetTile": frozenset(Role),
     }
 )
 

@@ -25,6 +25,7 @@ from core.ledger.merkle import EMPTY_ROOT, Fetch, Frontier, inclusion_proof, lea
 from core.ledger.note import Checkpoint, NoteInvalid, NoteSigner, open_note, parse_note
 from core.ledger.seal import Sealer
 from core.ledger.tables import TABLES, State, WritableState
+from core.ledger.witnessed import WitnessedCheckpoint
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.v1.common_pb2 import Receipt
 
@@ -76,6 +77,7 @@ class Ledger:
         self._signer: NoteSigner = keys.signer(trust_domain, realm)
         self.sealer = Sealer(keys.row_key, keys.index_key, realm)
         self._journal_sealer = Sealer(keys.journal_key, keys.index_key, realm)
+        self.witnessed = WitnessedCheckpoint(path, self.sealer)
         self._tip = self._signer.sign(0, EMPTY_ROOT)
         self._frontier: Frontier | None = None
         # Of the newest entry: the writer's clock goes on from there.

@@ -111,3 +111,26 @@ def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
             start = split
     path.reverse()
     return path
+
+
+def consistency_proof(first: int, second: int, fetch: Fetch) -> list[bytes]:
+    """RFC 6962 section 2.1.2: that the first `first` leaves begin the tree of `second` leaves.
+
+    Raises ValueError unless 0 < first ≤ second: from the empty tree there is nothing to prove.
+    """
+    if not 0 < first <= second:
+        raise ValueError(f"no proof from {first} to {second} leaves")
+    path: list[bytes] = []
+    start, stop, whole = 0, second, True
+    while first < stop:
+        split = start + (1 << ((stop - start - 1).bit_length() - 1))
+        if first <= split:
+            path.append(_range_root(split, stop, fetch))
+            stop = split
+        else:
+            path.append(_range_root(start, split, fetch))
+            start, whole = split, False
+    if not whole:
+        path.append(_range_root(start, stop, fetch))
+    path.reverse()
+    return path

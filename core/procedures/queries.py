@@ -11,22 +11,30 @@ from google.protobuf.message import Message
 
 from core.decisions import reason
 from core.errors import InvalidRequest, LedgerCorrupt, Violation
-from core.ledger.ledger import Ledger
+from core.ledger.ledger import RECEIPT_SIZE_MAX, Ledger
+from core.ledger.merkle import consistency_proof
 from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State, Table
+from core.ledger.tiles import read_tile
 from core.mechanisms.history import places
 from core.procedures.tags import show_identity
 from core.reasons import refusal
 from core.store.v1.rows_pb2 import ContainerRow
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
+from jinku.type.v1.command_pb2 import DurabilityLevel
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
+from jinku.v1.common_pb2 import Receipt
 from jinku.v1.ledger_pb2 import (
     GetCheckpointRequest,
     GetCheckpointResponse,
+    GetConsistencyProofRequest,
+    GetConsistencyProofResponse,
     GetEntryRequest,
     GetEntryResponse,
     GetProofRequest,
     GetProofResponse,
+    GetTileRequest,
+    GetTileResponse,
 )
 from jinku.v1.registry_pb2 import GetContainerRequest, GetContainerResponse, HistoryItem
 
@@ -132,7 +140,32 @@ def get_entry(request: GetEntryRequest, ledger: Ledger) -> GetEntryResponse:
     """One entry's receipt, with its events where they fit. InvalidRequest if it is not there."""
     if request.entry_index >= ledger.size:
         raise InvalidRequest([_beyond("entry_index", ledger.size)])
-    return GetEntryResponse(receipt=ledger.receipt(request.entry_index))
+    if request.witnessed:
+        receipt = _witnessed_receipt(request.entry_index, ledger)
+        if receipt is not None:
+            level = DurabilityLevel.DURABILITY_LEVEL_WITNESSED
+            return GetEntryResponse(receipt=receipt, level=level)
+    level = DurabilityLevel.DURABILITY_LEVEL_LOCAL
+    return GetEntryResponse(receipt=ledger.receipt(request.entry_index), level=level)
+
+
+def _witnessed_receipt(index: int, ledger: Ledger) -> Receipt | None:
+    """The entry under the newest witnessed checkpoint, at most 4 KB; None if there is no such."""
+    witnessed = ledger.witnessed.newest
+    if witnessed is None or index >= witnessed.tree_size:
+        return None
+    receipt = ledger.receipt(index)
+    events = receipt.events
+    receipt.ClearField("events")
+    receipt.ClearField("inclusion_proof")
+    receipt.inclusion_proof.extend(ledger.proof(index, witnessed.tree_size))
+    receipt.checkpoint = witnessed.note
+    if receipt.ByteSize() > RECEIPT_SIZE_MAX:
+        return None
+    receipt.events = events
+    if receipt.ByteSize() > RECEIPT_SIZE_MAX:
+        receipt.ClearField("events")
+    return receipt
 
 
 def get_proof(request: GetProofRequest, ledger: Ledger) -> GetProofResponse:
@@ -142,8 +175,7 @@ def get_proof(request: GetProofRequest, ledger: Ledger) -> GetProofResponse:
     newest = ledger.checkpoint().tree_size
     tree_size = request.tree_size if request.HasField("tree_size") else newest
     if tree_size > newest:
-        fault = Violation("tree_size", f"{tree_size}, the journal has {newest} entries")
-        raise InvalidRequest([fault])
+        raise InvalidRequest([_too_large("tree_size", tree_size, newest)])
     if request.entry_index >= tree_size:
         raise InvalidRequest([_beyond("entry_index", tree_size)])
     return GetProofResponse(
@@ -155,13 +187,56 @@ def get_proof(request: GetProofRequest, ledger: Ledger) -> GetProofResponse:
 
 
 def get_checkpoint(request: GetCheckpointRequest, ledger: Ledger) -> GetCheckpointResponse:
-    """The newest signed checkpoint and the key that checks it."""
-    checkpoint = ledger.checkpoint()
+    """The newest signed checkpoint, the key that checks it, and the newest that is witnessed."""
+    checkpoint, witnessed = ledger.checkpoint(), ledger.witnessed.newest
     return GetCheckpointResponse(
         checkpoint=checkpoint.note,
         verifier_key=ledger.verifier_key,
         tree_size=checkpoint.tree_size,
+        witnessed_checkpoint=witnessed.note if witnessed else "",
+        witnessed_tree_size=witnessed.tree_size if witnessed else 0,
     )
+
+
+def get_consistency_proof(
+    request: GetConsistencyProofRequest, ledger: Ledger
+) -> GetConsistencyProofResponse:
+    """That the journal of the first size begins that of the second, the newest checkpoint's if none
+    is named (RFC 6962 section 2.1.2).
+
+    InvalidRequest if the sizes are not in order, beyond the journal, or the first is 0: from the
+    empty tree there is nothing to prove, and an empty proof would read like one.
+    """
+    newest = ledger.checkpoint().tree_size
+    first = request.first_tree_size
+    second = request.second_tree_size if request.HasField("second_tree_size") else newest
+    if second > newest:
+        raise InvalidRequest([_too_large("second_tree_size", second, newest)])
+    if not 0 < first <= second:
+        fault = Violation("first_tree_size", f"{first}, must be 1 to {second}")
+        raise InvalidRequest([fault])
+    with ledger.nodes() as fetch:
+        proof = consistency_proof(first, second, fetch)
+    return GetConsistencyProofResponse(
+        consistency_proof=proof,
+        first_tree_size=first,
+        second_tree_size=second,
+        first_root_hash=ledger.root(first),
+        second_root_hash=ledger.root(second),
+    )
+
+
+def get_tile(request: GetTileRequest, ledger: Ledger) -> GetTileResponse:
+    """The beginning of a hash tile. InvalidRequest if the journal has not so much of it."""
+    try:
+        hashes = read_tile(ledger, request.level, request.tile_index, request.width)
+    except IndexError as error:
+        raise InvalidRequest([Violation("width", f"{request.width}, and {error}")]) from None
+    return GetTileResponse(hashes=hashes)
+
+
+def _too_large(field: str, tree_size: int, newest: int) -> Violation:
+    return Violation(field, f"{tree_size}, the journal has {newest} entries")
 
 
 def _beyond(field: str, size: int) -> Violation:
@@ -173,4 +248,6 @@ ALL_QUERIES = (
     Query(GetEntryRequest, get_entry),
     Query(GetProofRequest, get_proof),
     Query(GetCheckpointRequest, get_checkpoint),
+    Query(GetConsistencyProofRequest, get_consistency_proof),
+    Query(GetTileRequest, get_tile),
 )

@@ -34,10 +34,15 @@ RPCS = [
 REGISTRY = {rpc for rpc in RPCS if ".RegistryService." in rpc}
 LEDGER = {rpc for rpc in RPCS if ".LedgerService." in rpc}
 CHECKPOINT = "jinku.v1.LedgerService.GetCheckpoint"
+PUBLIC = {
+    CHECKPOINT,
+    "jinku.v1.LedgerService.GetConsistencyProof",
+    "jinku.v1.LedgerService.GetTile",
+}
 ALLOWED = {
-    Role.REGISTRAR: REGISTRY | {CHECKPOINT, "jinku.v1.LedgerService.GetProof"},
+    Role.REGISTRAR: REGISTRY | PUBLIC | {"jinku.v1.LedgerService.GetProof"},
     Role.AUDITOR: LEDGER | {"jinku.v1.RegistryService.GetContainer"},
-    Role.PORTAL: {"jinku.v1.PortalService.Stream", CHECKPOINT},
+    Role.PORTAL: PUBLIC | {"jinku.v1.PortalService.Stream"},
 }
 
 

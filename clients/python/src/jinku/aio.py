@@ -15,10 +15,14 @@ from jinku.errors import from_rpc_error
 from jinku.v1.ledger_pb2 import (
     GetCheckpointRequest,
     GetCheckpointResponse,
+    GetConsistencyProofRequest,
+    GetConsistencyProofResponse,
     GetEntryRequest,
     GetEntryResponse,
     GetProofRequest,
     GetProofResponse,
+    GetTileRequest,
+    GetTileResponse,
 )
 from jinku.v1.registry_pb2 import (
     FreezeTagRequest,
@@ -127,3 +131,13 @@ class LedgerClient(UnaryClient):
     async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
         """The newest signed checkpoint and the key that checks it."""
         return await self.call(request, GetCheckpointResponse)
+
+    async def get_consistency_proof(
+        self, request: GetConsistencyProofRequest
+    ) -> GetConsistencyProofResponse:
+        """That the journal of one size begins the journal of another."""
+        return await self.call(request, GetConsistencyProofResponse)
+
+    async def get_tile(self, request: GetTileRequest) -> GetTileResponse:
+        """The beginning of a hash tile."""
+        return await self.call(request, GetTileResponse)

@@ -6,10 +6,14 @@ from jinku.calls import UnaryClient
 from jinku.v1.ledger_pb2 import (
     GetCheckpointRequest,
     GetCheckpointResponse,
+    GetConsistencyProofRequest,
+    GetConsistencyProofResponse,
     GetEntryRequest,
     GetEntryResponse,
     GetProofRequest,
     GetProofResponse,
+    GetTileRequest,
+    GetTileResponse,
 )
 
 
@@ -27,3 +31,13 @@ class LedgerClient(UnaryClient):
     def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
         """The newest signed checkpoint and the key that checks it."""
         return self.call(request, GetCheckpointResponse)
+
+    def get_consistency_proof(
+        self, request: GetConsistencyProofRequest
+    ) -> GetConsistencyProofResponse:
+        """That the journal of one size begins the journal of another."""
+        return self.call(request, GetConsistencyProofResponse)
+
+    def get_tile(self, request: GetTileRequest) -> GetTileResponse:
+        """The beginning of a hash tile."""
+        return self.call(request, GetTileResponse)
