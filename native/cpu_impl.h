@@ -1,5 +1,5 @@
-/* Which kernels this processor can run, and the two small tools every kernel needs: wiping and
- * comparing secrets.
+/* Which kernels of AES and of SHA-256 this processor can run, and the two small tools every kernel
+ * needs: wiping and comparing secrets.
  *
  * All kernels return bit-identical results; they differ in speed only.
  */
@@ -19,6 +19,11 @@ unsigned cpu_detect(void);
 
 /* The kernel's public name, or NULL if `kernel` is no kernel number. Static storage. */
 const char *cpu_kernel_name(int kernel);
+
+/* The same for the kernels of SHA-256. CPU_PORTABLE is 0 among them too. */
+enum cpu_sha256_kernel { CPU_SHANI = 1, CPU_SHA256_KERNEL_COUNT = 2 };
+unsigned cpu_detect_sha256(void);
+const char *cpu_sha256_kernel_name(int kernel);
 
 /* Overwrites size bytes with zeros; the compiler cannot remove it. */
 void cpu_wipe(void *buffer, size_t size);

@@ -30,10 +30,15 @@ EXTENSIONS: dict[str, list[str]] = {
         "native/pipeline_impl.c",
     ],
     "native.tracks": ["native/tracks_impl.c"],
+    "native.merkle": [
+        "native/sha256_portable_impl.c",
+        "native/sha256_shani_impl.c",
+        "native/merkle_impl.c",
+    ],
 }
 
-# No -march: the AES-NI file asks for its instructions function by function, so one build runs on any x86-64 and the
-# same sources compile on other processors.
+# No -march: the AES-NI and SHA-NI files ask for their instructions function by function, so one
+# build runs on any x86-64 and the same sources compile on other processors.
 C_FLAGS: list[str] = [
     "-std=gnu11",
     "-O3",

@@ -21,6 +21,7 @@ TARGETS = {
     "pipeline": ("native.pipeline", "native.cmac"),
     "index": ("native.pipeline",),
     "tracks": ("native.cpu", "native.tracks"),
+    "merkle": ("native.cpu", "native.merkle"),
 }
 SECONDS = int(os.environ.get("JINKU_FUZZ_SECONDS", "60"))
 pytestmark = pytest.mark.soak

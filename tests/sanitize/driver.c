@@ -5,6 +5,7 @@
  * A line of input is a kind and its fields in hexadecimal, "-" for an empty one:
  *   cmac key message mac | an10922 master input key | tam1 key challenge response
  *   tam2 key challenge response | sun key uid evidence | aes_128 key plaintext ciphertext
+ *   sha256 message digest -
  */
 #include <errno.h>
 #include <pthread.h>
@@ -16,7 +17,9 @@
 #include "an10922_impl.h"
 #include "arena_impl.h"
 #include "cmac_impl.h"
+#include "merkle_impl.h"
 #include "pipeline_impl.h"
+#include "sha256_impl.h"
 #include "sun_impl.h"
 #include "tagindex_impl.h"
 #include "tam1_impl.h"
@@ -84,6 +87,25 @@ static uint8_t *from_hex(const char *text, size_t *size)
     return bytes;
 }
 
+#define EACH_SHA256_KERNEL(k)                                                                      \
+    for (int k = 0; k < CPU_SHA256_KERNEL_COUNT; k++)                                              \
+        if (cpu_detect_sha256() >> k & 1)
+
+static void check_sha256_vector(const uint8_t *text, size_t size, const uint8_t *digest)
+{
+    uint8_t *out = exactly(SHA256_SIZE);
+    struct sha256 message;
+    EACH_SHA256_KERNEL(k)
+    for (size_t cut = 0; cut <= size; cut++) {
+        sha256_begin(&message, sha256_compress_of(k));
+        sha256_add(&message, text, cut);
+        sha256_add(&message, text + cut, size - cut);
+        sha256_end(&message, out);
+        CHECK(memcmp(out, digest, SHA256_SIZE) == 0);
+    }
+    free(out);
+}
+
 static void check_vector(const char *kind, uint8_t *const *field, const size_t *size)
 {
     uint8_t *out = exactly(32), *data = exactly(16), outcome;
@@ -129,7 +151,10 @@ static void check_vectors(void)
         size_t size[3];
         for (int i = 0; i < 3; i++)
             field[i] = from_hex(text[i], &size[i]);
-        check_vector(kind, field, size);
+        if (strcmp(kind, "sha256") == 0)
+            check_sha256_vector(field[0], size[0], field[1]);
+        else
+            check_vector(kind, field, size);
         for (int i = 0; i < 3; i++)
             free(field[i]);
         count++;
@@ -436,8 +461,66 @@ static void check_tracks(void)
     tracks_free(tracks);
 }
 
+/* ── Merkle trees ── */
+
+/* n random fields, packed; *size says how many bytes that makes. */
+static uint8_t *pack_fields(size_t n, size_t *size)
+{
+    uint8_t *lengths = random_bytes(n);
+    *size = 0;
+    for (size_t i = 0; i < n; i++)
+        *size += 4 + lengths[i];
+    uint8_t *packed = random_bytes(*size), *at = packed;
+    for (size_t i = 0; i < n; at += 4 + lengths[i++]) {
+        memset(at, 0, 3);
+        at[3] = lengths[i];
+    }
+    free(lengths);
+    return packed;
+}
+
+static void check_merkle(void)
+{
+    for (size_t n = 0; n < 40; n++) {
+        size_t size, fields_size = 2 * n * sizeof(struct merkle_field);
+        uint8_t *packed = pack_fields(2 * n, &size), *first[2] = {0};
+        struct merkle_field *fields = exactly(fields_size);
+        CHECK(merkle_count(packed, size) == 2 * n);
+        merkle_split(packed, size, fields);
+        CHECK(merkle_fields_fit(fields, 2 * n, size));
+        CHECK(n == 0 ||
+              (fields[2 * n - 1].end == size && !merkle_fields_fit(fields, 2 * n, size - 1)));
+        for (size_t cut = 1; cut <= 4 && n; cut++)
+            CHECK(merkle_count(packed, size - cut) == MERKLE_MALFORMED ||
+                  merkle_count(packed, size - cut) < 2 * n);
+        EACH_SHA256_KERNEL(k)
+        {
+            uint8_t *leaves = exactly(n * MERKLE_HASH), *nodes = exactly(n / 2 * MERKLE_HASH);
+            merkle_leaves(k, packed, fields, leaves, n);
+            merkle_nodes(k, leaves, nodes, n / 2);
+            if (first[0]) {
+                check_same(first[0], leaves, n * MERKLE_HASH);
+                check_same(first[1], nodes, n / 2 * MERKLE_HASH);
+                merkle_nodes(k, leaves, leaves, n / 2); /* in place */
+                check_same(leaves, nodes, n / 2 * MERKLE_HASH);
+                free(leaves);
+                free(nodes);
+            } else {
+                first[0] = leaves;
+                first[1] = nodes;
+            }
+        }
+        free(first[0]);
+        free(first[1]);
+        free(fields);
+        free(packed);
+    }
+}
+
 int main(void)
 {
+    CHECK(strcmp(cpu_sha256_kernel_name(0), "portable") == 0 && !cpu_sha256_kernel_name(99) &&
+          !cpu_sha256_kernel_name(-1));
     CHECK(strcmp(cpu_kernel_name(0), "portable") == 0 && !cpu_kernel_name(99) &&
           !cpu_kernel_name(-1));
     check_vectors();
@@ -445,6 +528,7 @@ int main(void)
     check_arena();
     check_pipeline();
     check_tracks();
+    check_merkle();
     CHECK(arena_disable_core_dumps() == 0);
     puts("ok");
     return 0;

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
 KERNELS = (
     "native.cmac", "native.tam1", "native.tam2", "native.sun", "native.pipeline", "native.tracks",
+    "native.merkle",
 )  # fmt: skip
 FIELDS = {
     "cmac": ("aes_cmac", "key", "message", "mac"),
@@ -24,6 +25,7 @@ FIELDS = {
     "tam2": ("tam2", "key", "challenge", "response"),
     "sun": ("sun", "key", "uid", "evidence"),
     "aes_128": ("aes_128", "key", "plaintext", "ciphertext"),
+    "sha256": ("sha256", "message", "digest"),
 }
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # -O1 keeps the bit-sliced kernel quick enough and the sanitizers' checks in place.
@@ -54,7 +56,7 @@ def test_every_c_entry_under_the_sanitizers(tmp_path: Path) -> None:
         str(ROOT / "tests" / "sanitize" / "driver.c"), *sources, "-o", str(driver),
     )  # fmt: skip
     lines = "".join(
-        f"{kind} {' '.join(row[field].hex() or '-' for field in fields)}\n"
+        f"{kind} {' '.join([*(row[field].hex() or '-' for field in fields), '-'][:3])}\n"
         for kind, (file, *fields) in FIELDS.items()
         for row in vectors(file)
     )
