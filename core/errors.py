@@ -41,6 +41,22 @@ class LedgerStopped(JinkuError):
     """
 
 
+class LedgerFull(JinkuError):
+    """The ledger's map has no room left: storage.ledger_map_gib must be raised."""
+
+
+class LedgerBusy(JinkuError):
+    """As many snapshots of the ledger are open as there is room for; repeat when some have ended."""
+
+
+class HeadMoved(JinkuError):
+    """The log does not end where the caller thought. Nothing was written."""
+
+
+class LimitExceeded(JinkuError):
+    """An entry, or a batch of them, is more than the log takes. Nothing was written."""
+
+
 class QueueFull(JinkuError):
     """The writer has as many commands waiting as it takes.
 
@@ -76,3 +92,7 @@ class InvalidRequest(JinkuError):
     def __init__(self, violations: list[Violation]) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations = violations
+
+
+class WrappingKeyMissing(JinkuError):
+    """A subject's key is wrapped under a wrapping key that is not loaded; the message names both."""

@@ -11,12 +11,18 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-import lmdb
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core.decisions import Decision, Handler, reason
-from core.errors import DecideFailed, LedgerCorrupt, LedgerInUse, LedgerStopped, QueueFull
+from core.errors import (
+    DecideFailed,
+    LedgerCorrupt,
+    LedgerFull,
+    LedgerInUse,
+    LedgerStopped,
+    QueueFull,
+)
 from core.fsck import fsck
 from core.ledger.ledger import HEADER_SIZE_MAX, RECEIPT_SIZE_MAX, Ledger
 from core.ledger.merkle import leaf_hash
@@ -278,19 +284,20 @@ def test_fail_stop(tmp_path: Path, ledger: Ledger) -> None:
     again.close()
 
 
-def test_a_failed_commit_lets_nobody_write_on(ledger: Ledger) -> None:
+def test_a_commit_given_up_half_way_leaves_nothing(ledger: Ledger) -> None:
+    root = ledger.checkpoint().root_hash
     with pytest.raises(RuntimeError, match="half way"), ledger.writing() as writing:
         writing.append(ledger.entry(0))
         raise RuntimeError("half way")
-    assert ledger.size == 1
-    with pytest.raises(LedgerStopped), ledger.writing():
-        pass
+    assert (ledger.size, ledger.checkpoint().root_hash) == (1, root)
+    one(ledger, institution("A"))
+    assert fsck(ledger).entries == 2
 
 
 def test_a_full_map_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: Ledger) -> None:
     one(ledger, institution("A"))
     root = ledger.checkpoint().root_hash
-    ledger._env.set_mapsize(1 << 20)  # type: ignore[union-attr]
+    ledger._store._env.set_mapsize(1 << 20)  # type: ignore[union-attr]
     stopped: list[BaseException] = []
     sequencer = Sequencer(ledger, HANDLERS, on_stop=stopped.append)
     sequencer.start()
@@ -300,7 +307,7 @@ def test_a_full_map_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: L
             sequencer.submit(command(institution(f"I{number}"))).result(10)
             accepted += 1
     sequencer.stop()
-    assert isinstance(stopped[0], lmdb.MapFullError)
+    assert isinstance(stopped[0], LedgerFull)
     assert ledger.size == 2 + accepted
     check_receipt(ledger.receipt(ledger.size - 1), ledger.size - 1, ledger.verifier_key)
     assert ledger.checkpoint().root_hash != root
@@ -331,6 +338,11 @@ for number in range(10_000):
     except LedgerStopped:
         print("stopped", ledger.size, flush=True)
         break
+try:
+    with ledger.writing():
+        print("writes on")
+except LedgerStopped:
+    print("no more", flush=True)
 """
 
 
@@ -341,7 +353,8 @@ def test_a_full_disk_stops_the_writer_and_loses_nothing(tmp_path: Path, ledger: 
         [sys.executable, "-c", DISK_FULL, str(tmp_path), str(support)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    *acknowledged, last = ran.stdout.splitlines()
+    *acknowledged, last, after = ran.stdout.splitlines()
+    assert after == "no more"
     assert acknowledged == [str(number) for number in range(1, len(acknowledged) + 1)]
     assert last == f"stopped {len(acknowledged) + 1}"
     assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x01"

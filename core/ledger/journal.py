@@ -1,0 +1,113 @@
+"""The journal's entries, sealed commit by commit under the index of the first."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from core.errors import LedgerCorrupt
+from core.ledger import layout
+from core.ledger.port import Entry
+from core.ledger.seal import Sealer
+from core.ledger.store import Store
+
+# Commits whose entries are kept opened: those just written are asked for at once, for receipts.
+_OPENED_MAX: Final = 64
+
+
+class Journal:
+    """Reads the entries, in any thread; seals them for the one who writes."""
+
+    def __init__(self, store: Store, sealer: Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._opened: OrderedDict[int, Sequence[Entry]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def entry(self, index: int) -> Entry:
+        """One entry that is durable. LedgerCorrupt if it is missing."""
+        first, entries = self._recall(index) or self._read(index)
+        if index - first >= len(entries):
+            raise LedgerCorrupt(f"entry {index}", "is missing")
+        return entries[index - first]
+
+    def entries(self, start: int) -> Iterator[tuple[int, Entry]]:
+        """Index and entry from `start` to what is durable now. Keeps no snapshot between two.
+
+        LedgerCorrupt names one that is missing between them.
+        """
+        following = start
+        for key, sealed in self._store.pages(layout.JOURNAL, self._first_key(start)):
+            first = index_of("journal", key)
+            if first > following:
+                raise LedgerCorrupt(f"entry {following}", "is missing")
+            for index, entry in enumerate(self._open(first, sealed), first):
+                if index >= start:
+                    yield index, entry
+                following = index + 1
+
+    def commits(self) -> Iterator[int]:
+        """Index of the first entry of every commit, in order."""
+        for key, _ in self._store.pages(layout.JOURNAL):
+            yield index_of("journal", key)
+
+    def seal(self, first: int, entries: Sequence[Entry]) -> tuple[bytes, bytes]:
+        """Key and value of one commit's entries."""
+        key = layout.index_key(first)
+        packed = layout.pack_entries((entry.header, entry.events) for entry in entries)
+        return key, self._sealer.seal(layout.JOURNAL, key, packed)
+
+    def committed(self, first: int, entries: Sequence[Entry]) -> None:
+        """They are durable: keep them opened for a while."""
+        with self._lock:
+            self._opened[first] = entries
+            if len(self._opened) > _OPENED_MAX:
+                self._opened.popitem(last=False)
+
+    def _recall(self, index: int) -> tuple[int, Sequence[Entry]] | None:
+        with self._lock:
+            for first, entries in reversed(self._opened.items()):
+                if first <= index < first + len(entries):
+                    return first, entries
+        return None
+
+    def _read(self, index: int) -> tuple[int, Sequence[Entry]]:
+        """The commit that holds an entry."""
+        key = self._first_key(index)
+        with self._store.snapshot() as txn:
+            sealed = txn.get(key, db=self._store.handles[layout.JOURNAL])
+        first = index_of("journal", key)
+        if sealed is None:
+            raise LedgerCorrupt(f"journal from {first}", "is missing")
+        entries = self._open(first, bytes(sealed))
+        self.committed(first, entries)
+        return first, entries
+
+    def _first_key(self, index: int) -> bytes:
+        """Key of the commit that holds an entry, or would."""
+        wanted = layout.index_key(index)
+        handle = self._store.handles[layout.JOURNAL]
+        with self._store.snapshot() as txn, txn.cursor(db=handle) as cursor:
+            found = cursor.set_range(wanted)
+            if found and cursor.key() == wanted:
+                return wanted
+            before = cursor.prev() if found else cursor.last()
+            return bytes(cursor.key()) if before else wanted
+
+    def _open(self, first: int, sealed: bytes) -> list[Entry]:
+        packed = self._sealer.open(layout.JOURNAL, layout.index_key(first), sealed)
+        try:
+            return [Entry(header, events) for header, events in layout.unpack_entries(packed)]
+        except ValueError as error:
+            raise LedgerCorrupt(f"journal from {first}", str(error)) from None
+
+
+def index_of(what: str, key: bytes) -> int:
+    """The index that a key is. LedgerCorrupt if it is none."""
+    try:
+        return layout.key_index(key)
+    except struct.error:
+        raise LedgerCorrupt(f"{what} {key.hex()}", "has a key that is no number") from None

@@ -1,0 +1,86 @@
+"""One commit while it is made: entries, nodes, checkpoint and tables in one write transaction."""
+
+from __future__ import annotations
+
+import lmdb
+
+from core.errors import LimitExceeded
+from core.ledger import layout
+from core.ledger.journal import Journal
+from core.ledger.merkle import Frontier, leaf_hash
+from core.ledger.note import Checkpoint, NoteSigner
+from core.ledger.port import Entry, Limits
+from core.ledger.seal import Sealer
+from core.ledger.store import Handles
+from core.ledger.tables import State, WritableState
+
+
+class Writing:
+    """The journal's end and the tables inside one write transaction."""
+
+    def __init__(
+        self,
+        txn: lmdb.Transaction,
+        handles: Handles,
+        sealer: Sealer,
+        journal: Journal,
+        frontier: Frontier,
+        limits: Limits,
+    ) -> None:
+        self._txn = txn
+        self._handles = handles
+        self._sealer = sealer
+        self._journal = journal
+        self._limits = limits
+        self.state = State(txn, handles, sealer)
+        self.tables = WritableState(txn, handles, sealer)
+        self.frontier = frontier
+        self.first = frontier.size
+        self.entries: list[Entry] = []
+        self._nodes: list[tuple[bytes, bytes]] = []
+
+    @property
+    def next_index(self) -> int:
+        """Where the next entry goes."""
+        return self.frontier.size
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry to the journal. LimitExceeded if it, or one more, is too much."""
+        fault = self._limits.fault(entry)
+        if fault:
+            raise LimitExceeded(f"entry {self.next_index}: {fault}")
+        if len(self.entries) == self._limits.entries_max:
+            raise LimitExceeded(f"a batch has at most {self._limits.entries_max} entries")
+        self.entries.append(entry)
+        for level, index, hashed in self.frontier.append(leaf_hash(entry.leaf)):
+            self._nodes.append((layout.node_key(level, index), hashed))
+
+    def entry(self, index: int) -> Entry:
+        """An entry, durable already or of this very transaction. IndexError if there is none."""
+        if not 0 <= index < self.next_index:
+            raise IndexError(
+                f"the journal has {self.next_index} entries, there is no number {index}"
+            )
+        if index >= self.first:
+            return self.entries[index - self.first]
+        return self._journal.entry(index)
+
+    def finish(self, signer: NoteSigner) -> Checkpoint | None:
+        """Write what was appended and the checkpoint over it, and give that; None for nothing.
+
+        Durable when the transaction commits.
+        """
+        if not self.entries:
+            return None
+        txn, handles = self._txn, self._handles
+        key, sealed = self._journal.seal(self.first, self.entries)
+        txn.put(key, sealed, db=handles[layout.JOURNAL], append=True)
+        # In order of keys each page of the tree is found once.
+        self._nodes.sort()
+        with txn.cursor(db=handles[layout.NODES]) as cursor:
+            cursor.putmulti(self._nodes)
+        checkpoint = signer.sign(self.frontier.size, self.frontier.root())
+        key = layout.index_key(checkpoint.tree_size)
+        note = self._sealer.seal(layout.CHECKPOINTS, key, checkpoint.note.encode())
+        txn.put(key, note, db=handles[layout.CHECKPOINTS], append=True)
+        return checkpoint
