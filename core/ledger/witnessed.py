@@ -39,7 +39,9 @@ class WitnessedCheckpoint:
         try:
             note = self._sealer.open(_NUMBER, WITNESSED_FILE.encode(), sealed)
         except LedgerCorrupt:
-            raise LedgerCorrupt(str(self._path), "does not open; is it of another ledger?") from None
+            raise LedgerCorrupt(
+                str(self._path), "does not open; is it of another ledger?"
+            ) from None
         return parse_note(note.decode())
 
     def serve(self, checkpoint: Checkpoint | None) -> None:

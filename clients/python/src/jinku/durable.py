@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @contextmanager
@@ -20,13 +20,30 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def hold(directory: Path) -> IO[bytes] | None:
+    """Takes the directory for this process until the file is closed; None if another has it."""
+    guard = (directory / "lock").open("ab")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        guard.close()
+        return None
+    return guard
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """When this returns, the file holds `value` also after a power cut."""
+    write_bytes(path, json.dumps(value).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """When this returns, the file holds this also after a power cut; only its owner may read it."""
     written = path.with_name(path.name + ".new")
-    with written.open("w", encoding="utf-8") as output:
-        json.dump(value, output)
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as output:
+        output.write(content)
         output.flush()
-        os.fsync(output.fileno())
+        os.fsync(descriptor)
     written.replace(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -20,6 +20,7 @@ COMMANDS = {
     "portals": ("jinku.cli.registry", "portals"),
     "tags": ("jinku.cli.registry", "tags"),
     "vaults": ("jinku.cli.registry", "vaults"),
+    "witness": ("jinku.cli.witness", "witness"),
 }
 
 

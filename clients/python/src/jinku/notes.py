@@ -250,6 +250,15 @@ def find_cosigners(note: str, witnesses: Iterable[VerifierKey]) -> dict[str, int
     return cosigners
 
 
+def require_quorum(note: str, witnesses: Sequence[VerifierKey], quorum: int) -> dict[str, int]:
+    """`find_cosigners`; SignatureWrong if they are fewer than `quorum` different keys."""
+    cosigners = find_cosigners(note, witnesses)
+    keys = {key.public_key for key in witnesses if key.name in cosigners}
+    if len(keys) < quorum:
+        raise SignatureWrong(f"checkpoint: {len(keys)} of {quorum} witnesses cosigned it")
+    return cosigners
+
+
 # -- RFC 6962 hashes and proofs
 
 

@@ -163,11 +163,13 @@ class Server:
         self.pool.shutdown()
 
     def accept(self) -> None:
-        while not self.closed:
+        while True:
             try:
                 opened, _ = self.listener.accept()
             except OSError:
-                time.sleep(0 if self.closed else ACCEPT_PAUSE_S)
+                if self.closed:
+                    return
+                time.sleep(ACCEPT_PAUSE_S)
                 continue
             if not self.take_in(opened):
                 turn_away(opened)

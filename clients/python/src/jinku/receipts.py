@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -29,16 +30,22 @@ class Verified:
     # None where the receipt carries only their digest.
     events: Events | None
     checkpoint: notes.Checkpoint
+    # Which of the witnesses that were named cosigned the checkpoint, and when (seconds since 1970).
+    cosigners: dict[str, int] = field(default_factory=dict)
 
 
-def verify(receipt: Receipt, verifier_key: str) -> Verified:
-    """Checks signature, proof and digest, in that order; raises `ReceiptInvalid`.
+def verify(
+    receipt: Receipt, verifier_key: str, witnesses: Sequence[str] = (), quorum: int = 0
+) -> Verified:
+    """Checks signatures, proof and digest, in that order; raises `ReceiptInvalid`.
 
     The leaf is the header's bytes as received and the events' digest: nothing is serialised again.
+    With `quorum`, so many of the witnesses with these verifier keys must have cosigned.
     """
     try:
         key = notes.VerifierKey.parse(verifier_key)
         checkpoint = notes.open_checkpoint(receipt.checkpoint, key)
+        cosigners = notes.require_quorum(receipt.checkpoint, parse_witnesses(witnesses), quorum)
     except notes.NoteInvalid as error:
         raise ReceiptInvalid(str(error)) from error
     header = parse_header(receipt.header)
@@ -53,7 +60,11 @@ def verify(receipt: Receipt, verifier_key: str) -> Verified:
         raise ReceiptInvalid(str(error)) from error
     if root != checkpoint.root_hash:
         raise ReceiptInvalid("proof: header and events digest are not in the checkpoint's tree")
-    return Verified(header, open_events(receipt), checkpoint)
+    return Verified(header, open_events(receipt), checkpoint, cosigners)
+
+
+def parse_witnesses(keys: Sequence[str]) -> list[notes.VerifierKey]:
+    return [notes.VerifierKey.parse(key, notes.COSIGNATURE) for key in keys]
 
 
 def parse_header(header: bytes) -> EntryHeader:

@@ -16,6 +16,7 @@ from jinku.channel import Connection, ConnectionIncomplete
 from jinku.commands import CommandIds
 from jinku.errors import JinkuError, Refused, require_accepted
 from jinku.ledger import LedgerClient
+from jinku.notes import NoteInvalid
 from jinku.receipts import ReceiptInvalid
 from jinku.registry import RegistryClient
 from jinku.v1.common_pb2 import Outcome
@@ -51,7 +52,7 @@ class ReportingGroup(click.Group):
         except Refused as error:
             report("refused / 拒绝", error)
             ctx.exit(EXIT_REFUSED)
-        except ReceiptInvalid as error:
+        except (ReceiptInvalid, NoteInvalid) as error:
             report("not valid / 无效", error)
             ctx.exit(EXIT_INVALID)
         except ConnectionIncomplete as error:

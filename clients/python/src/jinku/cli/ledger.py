@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jinku import notes, receipts
+from jinku import following, notes, receipts
 from jinku.accounts import read_entry
 from jinku.channel import Connection
 from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options, ledger_of
+from jinku.type.v1.command_pb2 import DurabilityLevel
 from jinku.v1.common_pb2 import Receipt
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest
+
+
+def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whom to believe: the log's key, and witnesses."""
+    options = [
+        click.option("--key", "verifier_key", required=True,
+                     help="The log's verifier key, or a file with it."),
+        click.option("--witness", "witnesses", multiple=True,
+                     help="A witness's verifier key, or a file with it; may be repeated."),
+        click.option("--quorum", type=click.IntRange(0), default=None,
+                     help="So many witnesses must have cosigned.  [default: all that are named]"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(epilog=EXIT_CODES)
@@ -21,15 +40,23 @@ def ledger() -> None:
 
 @ledger.command("checkpoint")
 @click.option("--save-key", type=click.Path(path_type=Path), help="Keep the verifier key here.")
+@click.option("--kept", type=click.Path(path_type=Path, dir_okay=False),
+              help="Keep the checkpoint here; it must go on from the one that was kept.")  # fmt: skip
 @connection_options
-def checkpoint(connection: Connection, save_key: Path | None) -> None:
-    """Print the newest signed checkpoint, checked, and the key that checks it."""
+def checkpoint(connection: Connection, save_key: Path | None, kept: Path | None) -> None:
+    """Print the newest signed checkpoint, checked, and the key that checks it.
+
+    Before it the newest that witnesses cosigned, if there is one; their keys are not checked here.
+    """
     with ledger_of(connection) as client:
         answer = client.get_checkpoint(GetCheckpointRequest())
-    try:
-        notes.open_checkpoint(answer.checkpoint, notes.VerifierKey.parse(answer.verifier_key))
-    except notes.NoteInvalid as error:
-        raise receipts.ReceiptInvalid(str(error)) from error
+        key = notes.VerifierKey.parse(answer.verifier_key)
+        if kept is not None:
+            tell_growth(*following.follow(following.ServiceSource(client), kept, key))
+    for note in filter(None, (answer.checkpoint, answer.witnessed_checkpoint)):
+        notes.open_checkpoint(note, key)
+    if answer.witnessed_checkpoint:
+        click.echo(answer.witnessed_checkpoint)
     click.echo(answer.checkpoint, nl=False)
     click.echo(f"verifier key: {answer.verifier_key}")
     if save_key is not None:
@@ -39,13 +66,19 @@ def checkpoint(connection: Connection, save_key: Path | None) -> None:
 @ledger.command("entry")
 @click.argument("index", type=click.IntRange(0))
 @click.option("--save", type=click.Path(path_type=Path), help="Keep the receipt here.")
+@click.option("--witnessed", is_flag=True, help="Its receipt with witnesses' cosignatures.")
 @click.option("--language", type=LANGUAGES, default="both")
 @connection_options
-def entry(connection: Connection, index: int, save: Path | None, language: str) -> None:
-    """Print entry INDEX."""
+def entry(
+    connection: Connection, index: int, save: Path | None, witnessed: bool, language: str
+) -> None:
+    """Print entry INDEX, and how durable it is shown to be."""
     with ledger_of(connection) as client:
-        receipt = client.get_entry(GetEntryRequest(entry_index=index)).receipt
+        answer = client.get_entry(GetEntryRequest(entry_index=index, witnessed=witnessed))
+    receipt = answer.receipt
     tell(receipt, language)
+    level = DurabilityLevel.Name(answer.level).removeprefix("DURABILITY_LEVEL_")
+    click.echo(f"level / 级别: {level}")
     if save is not None:
         receipts.save(receipt, save)
         click.echo(f"receipt: {save}")
@@ -53,19 +86,68 @@ def entry(connection: Connection, index: int, save: Path | None, language: str) 
 
 @ledger.command("verify")
 @click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", "verifier_key", required=True, help="The verifier key, or a file with it.")
+@trust_options
 @click.option("--language", type=LANGUAGES, default="both")
-def verify(receipt: Path, verifier_key: str, language: str) -> None:
-    """Check RECEIPT offline, with nothing but the realm's verifier key."""
-    if "+" not in verifier_key or Path(verifier_key).is_file():
-        verifier_key = Path(verifier_key).read_text(encoding="utf-8")
+def verify(
+    receipt: Path,
+    verifier_key: str,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
+    language: str,
+) -> None:
+    """Check RECEIPT offline, with nothing but the realm's verifier key, and witnesses'."""
     loaded = receipts.load(receipt)
-    verified = receipts.verify(loaded, verifier_key)
+    keys = [read_key(key) for key in witnesses]
+    verified = receipts.verify(
+        loaded, read_key(verifier_key), keys, len(keys) if quorum is None else quorum
+    )
     tell(loaded, language)
     origin, size = verified.checkpoint.origin, verified.checkpoint.tree_size
     index = verified.header.index
+    tell_cosigners(verified.cosigners)
     click.echo(f"凭证有效: 第 {index} 条记录在 {origin} 共 {size} 条的签名检查点中")
     click.echo(f"valid: entry {index} is in the checkpoint of {size} entries signed by {origin}")
+
+
+@ledger.command("follow")
+@click.option("--kept", required=True, type=click.Path(path_type=Path, dir_okay=False),
+              help="Where the checkpoint is kept from one time to the next.")  # fmt: skip
+@click.option("--url", required=True, help="The log's public HTTP door.")
+@trust_options
+def follow(
+    kept: Path, url: str, verifier_key: str, witnesses: tuple[str, ...], quorum: int | None
+) -> None:
+    """Fetch the newest checkpoint, prove that it goes on from the one that was kept, and keep it.
+
+    Needs no certificate. Run it from time to time on a machine that is not the service's: a journal
+    that was put back or changed ends it with 4, and both checkpoints prove it to others.
+    """
+    keys = receipts.parse_witnesses([read_key(key) for key in witnesses])
+    key = notes.VerifierKey.parse(read_key(verifier_key))
+    before, newest = following.follow(
+        following.TileSource(url), kept, key, keys, len(keys) if quorum is None else quorum
+    )
+    tell_cosigners(notes.find_cosigners(kept.read_text(encoding="utf-8"), keys))
+    tell_growth(before, newest)
+
+
+def tell_growth(before: notes.Checkpoint | None, newest: notes.Checkpoint) -> None:
+    seen = before.tree_size if before else 0
+    click.echo(f"{newest.origin}: {newest.tree_size} 条记录，与已见的 {seen} 条一致")
+    click.echo(f"{newest.origin}: {newest.tree_size} entries go on from the {seen} seen before")
+
+
+def read_key(text: str) -> str:
+    """A key, or what a file of that name holds."""
+    if "+" in text and not Path(text).is_file():
+        return text
+    return Path(text).read_text(encoding="utf-8").strip()
+
+
+def tell_cosigners(cosigners: dict[str, int]) -> None:
+    for name, seconds in cosigners.items():
+        when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        click.echo(f"见证 / cosigned: {name} {when:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def tell(receipt: Receipt, language: str) -> None:
