@@ -8,12 +8,12 @@ it is decided and journalled, and the same bytes sent again get its answer.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,10 +33,9 @@ from jinku.type.v1.command_pb2 import CommandId, DurabilityLevel
 from jinku.v1.common_pb2 import Accepted, Outcome
 
 from . import errors
-from .deadlines import REQUEST_SECONDS_MAX, Watchdog
 from .errors import CallRefused
 from .identity import Authority, authenticate
-from .limits import CallKind, Gate
+from .limits import CallKind, Context, Gate, read_first
 from .metrics import Metrics
 from .table import Rpc, RpcKind
 
@@ -52,14 +51,12 @@ class Submitter(Protocol):
 class StreamDesk(Protocol):
     """Serves the messages of a stream; see `grpc_api.portal`."""
 
-    def stream(
-        self, request_iterator: Iterator[bytes], context: grpc.ServicerContext, caller: Caller
-    ) -> Iterator[bytes]: ...
+    async def stream(self, context: Context, caller: Caller) -> None: ...
 
 
 @dataclass(frozen=True)
 class Calls:
-    """What every call needs. One per service, used by all threads."""
+    """What every call needs. One per service, used in the loop's thread."""
 
     ledger: Ledger
     sequencer: Submitter
@@ -68,76 +65,64 @@ class Calls:
     authority: Authority
     streams: Mapping[str, StreamDesk]
     gate: Gate
-    watchdog: Watchdog
     metrics: Metrics
-    write_deadline_seconds: float
+    # Queries are answered beside the loop: some read much.
+    readers: Executor
 
     # -- what gRPC calls --------------------------------------------------------------------------
 
-    def unary(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    async def unary(self, rpc: Rpc, context: Context) -> bytes:
         """One request, one answer. Ends the call with a status if there is none."""
         ending = _Ending(self.metrics, rpc)
         try:
             with self.gate.enter(CallKind.CALL):
-                return self._answer(rpc, requests, context)
-        except grpc.RpcError:
+                return await self._answer(rpc, context)
+        except asyncio.CancelledError:
             ending.cancelled()
             raise
         except Exception as error:
             refused = ending.refuse(error)
         finally:
             ending.note()
-        return errors.abort(context, refused)
+        return await errors.abort(context, refused)
 
-    def stream(
-        self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
+    async def stream(self, rpc: Rpc, context: Context) -> None:
         """A conversation, until either side ends it or the client stops reading."""
         ending = _Ending(self.metrics, rpc)
         try:
             with self.gate.enter(CallKind.STREAM):
                 caller = self.authority.authorise(authenticate(context), rpc.name)
-                desk = self.streams[rpc.name]
-                punctual = self.watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX)
-                yield from self.watchdog.guard_writes(
-                    desk.stream(punctual, context, caller),
-                    context.cancel,
-                    self.write_deadline_seconds,
-                )
+                await self.streams[rpc.name].stream(context, caller)
             return
-        except (grpc.RpcError, GeneratorExit):
+        except asyncio.CancelledError:
             ending.cancelled()
             raise
         except Exception as error:
             refused = ending.refuse(error)
         finally:
             ending.note()
-        errors.abort(context, refused)
+        await errors.abort(context, refused)
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _answer(self, rpc: Rpc, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    async def _answer(self, rpc: Rpc, context: Context) -> bytes:
         caller = self.authority.authorise(authenticate(context), rpc.name)
-        received = next(
-            self.watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX), None
-        )
+        received = await read_first(context)
         if received is None:
             raise errors.message_missing()
         request = parse(rpc, received)
+        response: Message
         if rpc.kind is RpcKind.QUERY:
-            response = self.queries[rpc.request].answer(request, self.ledger)
+            query = self.queries[rpc.request]
+            loop = asyncio.get_running_loop()
+            response = await loop.run_in_executor(self.readers, query.answer, request, self.ledger)
         else:
-            response = self._command(rpc, request, received, caller, context)
+            response = await self._command(rpc, request, received, caller, context)
         answer: bytes = response.SerializeToString()
         return answer
 
-    def _command(
-        self,
-        rpc: Rpc,
-        request: Message,
-        received: bytes,
-        caller: Caller,
-        context: grpc.ServicerContext,
+    async def _command(
+        self, rpc: Rpc, request: Message, received: bytes, caller: Caller, context: Context
     ) -> Message:
         handler = self.handlers[rpc.request]
         if handler.answer is None:
@@ -151,20 +136,21 @@ class Calls:
             command_id=command_id,
             request_digest=hashlib.sha256(received).digest(),
         )
-        committed = self._commit(command, context)
+        committed = await self._commit(command, context)
         return handler.answer(committed.header, committed.events, self._outcome(committed))
 
-    def _commit(self, command: Command, context: grpc.ServicerContext) -> Committed:
+    async def _commit(self, command: Command, context: Context) -> Committed:
         started = time.monotonic()
         try:
             future = self.sequencer.submit(command)
             # No deadline: as long as the writer needs, which stops rather than hang.
-            committed = future.result(timeout=context.time_remaining())
+            async with asyncio.timeout(context.time_remaining()):
+                committed = await asyncio.wrap_future(future)
         except QueueFull:
             raise errors.queue_full() from None
         except LedgerStopped:
             raise errors.stopped() from None
-        except FutureTimeoutError:
+        except TimeoutError:
             raise errors.late() from None
         self.metrics.durable(time.monotonic() - started)
         return committed
@@ -220,7 +206,7 @@ class _Ending:
         return error
 
     def cancelled(self) -> None:
-        """The peer is gone, or was cut off by the watchdog."""
+        """The peer is gone, or was cut off."""
         self._code = grpc.StatusCode.CANCELLED
 
     def note(self) -> None:

@@ -6,7 +6,7 @@ Refusals of a procedure are answers and never come here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -72,10 +72,11 @@ def pack(message: Message) -> AnyMessage:
     return packed
 
 
-def abort(context: grpc.ServicerContext, refused: CallRefused) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], refused: CallRefused) -> NoReturn:
     """Ends the call; gRPC raises through our frames."""
-    context.abort_with_status(rpc_status.to_status(refused.status()))
-    raise AssertionError("abort_with_status returned")
+    status = rpc_status.to_status(refused.status())
+    await context.abort(status.code, status.details, status.trailing_metadata)
+    raise AssertionError("abort returned")
 
 
 def retry_in(seconds: float) -> error_details_pb2.RetryInfo:
@@ -172,6 +173,15 @@ def late() -> CallRefused:
         "NOT_DURABLE_IN_TIME",
         "The command was taken and its deadline passed first: send the same bytes again.",
         "命令已受理，但在期限内未完成。请重发同一请求。",
+    )
+
+
+def request_late() -> CallRefused:
+    return CallRefused(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "REQUEST_LATE",
+        "The call was opened and no request came in time.",
+        "调用已建立，但未在限定时间内收到请求。",
     )
 
 

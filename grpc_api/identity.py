@@ -65,7 +65,7 @@ def parse_certificate(pem: bytes) -> Peer | str:
     return Peer(principal, certificate.not_valid_after_utc)
 
 
-def authenticate(context: grpc.ServicerContext) -> Peer:
+def authenticate(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Who holds the other end of this call's connection.
 
     Raises:

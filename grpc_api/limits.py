@@ -6,13 +6,36 @@ reflection pass uncounted, streams and unary calls have limits of their own.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import grpc
+
 from . import errors
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+# From opening a call to its (first) request.
+REQUEST_SECONDS_MAX = 10.0
+
+
+async def read_first(context: Context) -> bytes | None:
+    """The first request of a call; None if its client ended it without one.
+
+    Raises:
+        CallRefused: DEADLINE_EXCEEDED, if none came in time.
+    """
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS_MAX):
+            # The stubs do not know that there may be none.
+            received: object = await context.read()
+    except TimeoutError:
+        raise errors.request_late() from None
+    return received if isinstance(received, bytes) else None
 
 
 class CallKind(enum.StrEnum):

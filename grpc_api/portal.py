@@ -1,16 +1,15 @@
-"""`PortalService.Stream` over gRPC: one reader thread, one bounded queue of answers per stream.
+"""`PortalService.Stream` over gRPC: two tasks per stream, one that reads and one that writes.
 
-The reader pulls a request only when the one before was taken, and the session takes none while its
-answers are not: a client that sends and never reads is held up, costs a bounded amount of memory,
-and loses its stream to the write deadline. What it had sent and what was durable stays durable.
+The reader takes a request only when the session has taken the one before, and the session takes none
+while its answers are not: a client that sends and never reads is held up, costs a bounded amount of
+memory, and loses its stream to the write deadline. What it had sent and what was durable stays so.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -21,171 +20,170 @@ from core import guard
 from core.authority import Caller
 from core.errors import LedgerStopped, Violation, ViolationKind
 from core.portal.desk import HelloFault, HelloRefused, PortalDesk
+from core.portal.outbound import Outbound
 from core.portal.session import End, PortalSession, SessionEnded
-from jinku.v1.portal_pb2 import Hello, StreamRequest, StreamResponse
+from jinku.v1.portal_pb2 import Hello, StreamRequest
 
 from . import errors
 from .errors import CallRefused
 from .identity import authenticate
+from .limits import Context, read_first
 
-# Answers that wait for the client, by number and by size; whoever has more to say waits.
-OUTBOUND_MESSAGES_MAX: Final = 64
-OUTBOUND_BYTES_MAX: Final = 2 << 20
-# How often a silent stream looks whether the service drains.
+# How often it is looked whether the service drains or a client does not read.
 LOOK_SECONDS: Final = 0.1
 # How often a stream looks whether its client's certificate has expired.
 CERTIFICATE_SECONDS: Final = 1.0
 
 
-class Outbound:
-    """Messages on their way to one client. Bounded: `put` waits for room."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._messages: deque[bytes] = deque()
-        self._bytes = 0
-        self.end: End | None = None
-
-    def put(self, response: StreamResponse) -> None:
-        """Queue a message; returns when there was room, or at once when the stream is over."""
-        body = response.SerializeToString()
-        with self._changed:
-            self._changed.wait_for(lambda: self.end is not None or self._has_room())
-            if self.end is None:
-                self._messages.append(body)
-                self._bytes += len(body)
-                self._changed.notify_all()
-
-    def close(self, end: End) -> None:
-        """Nothing more will be put. What is queued is still taken after an end in order."""
-        with self._changed:
-            if self.end is None:
-                self.end = end
-            if self.end is not End.FINISHED:
-                self._messages.clear()
-            self._changed.notify_all()
-
-    def get(self, timeout: float) -> bytes | None:
-        """The next message; None after `timeout`, or when there will be none."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._messages or self.end is not None, timeout)
-            if not self._messages:
-                return None
-            body = self._messages.popleft()
-            self._bytes -= len(body)
-            self._changed.notify_all()
-            return body
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the end is reached and all of it was taken."""
-        with self._changed:
-            return self.end is not None and not self._messages
-
-    def _has_room(self) -> bool:
-        return not self._messages or (
-            len(self._messages) < OUTBOUND_MESSAGES_MAX and self._bytes < OUTBOUND_BYTES_MAX
-        )
-
-
 class PortalStreams:
     """Serves the streams of all portals. A portal is whom its certificate names, never its Hello."""
 
-    def __init__(self, desk: PortalDesk, *, is_open: Callable[[], bool] = lambda: True) -> None:
-        """`is_open` turns false when the service drains: streams then settle and end."""
+    def __init__(
+        self,
+        desk: PortalDesk,
+        write_deadline_seconds: float,
+        *,
+        is_open: Callable[[], bool] = lambda: True,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`is_open` turns false when the service drains: streams then settle and end. `on_cut` is
+        told of every stream that is ended because its client does not read.
+        """
         self._desk = desk
+        self._write_seconds = write_deadline_seconds
         self._is_open = is_open
+        self._on_cut = on_cut
+        self._lines: set[_Line] = set()
+        self._looking = False
 
-    def stream(
-        self, request_iterator: Iterator[bytes], context: grpc.ServicerContext, caller: Caller
-    ) -> Iterator[bytes]:
-        """The answers to one portal's requests, until either side ends the stream.
+    async def stream(self, context: Context, caller: Caller) -> None:
+        """Answer one portal's requests, until either side ends the stream.
 
         Raises CallRefused: INVALID_ARGUMENT for what is no request or no Hello, FAILED_PRECONDITION
         for an epoch that is over, ABORTED when a newer stream took over, UNAVAILABLE when the
         service drains or has stopped; what was taken is settled before.
         """
-        hello = _read_hello(next(request_iterator, None))
-        outbound = Outbound()
-        # The call may end while nobody waits in this generator.
-        if not context.add_callback(lambda: outbound.close(End.ABANDONED)):
-            outbound.close(End.ABANDONED)
+        hello = _read_hello(await read_first(context))
+        line = _Line(context)
         try:
-            session = self._desk.open(
-                caller.device_id, hello, outbound.put, outbound.close, lambda: outbound.end is None
+            session = await self._desk.open(
+                caller.device_id, hello, line.outbound, lambda: not line.gone
             )
         except HelloRefused as refused:
             raise _refuse_hello(refused) from None
         except LedgerStopped:
             raise errors.stopped() from None
-        reader = _Reader(request_iterator, session)
-        reader.start()
+        except asyncio.CancelledError:
+            line.gone = True
+            raise
+        self._lines.add(line)
+        self._look_on()
+        reading = asyncio.create_task(line.read(session))
         try:
-            yield from self._drain(outbound, session, context)
+            await line.write()
         finally:
-            outbound.close(End.ABANDONED)
-            session.stop(End.ABANDONED)
-        self._conclude(outbound.end, session, reader)
+            self._lines.discard(line)
+            reading.cancel()
+            line.outbound.close(keep=False)
+            # All that was taken is settled, whoever has given up this call.
+            await asyncio.shield(asyncio.create_task(session.stop(End.ABANDONED)))
+        self._conclude(session, line)
 
-    def _drain(
-        self, outbound: Outbound, session: PortalSession, context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
-        look_at = time.monotonic()
-        while not outbound.is_over:
-            if time.monotonic() >= look_at:
-                # A stream does not outlive the certificate that opened it.
-                authenticate(context)
-                look_at = time.monotonic() + CERTIFICATE_SECONDS
-            body = outbound.get(LOOK_SECONDS)
-            if body is not None:
-                yield body
-            if not self._is_open() and session.end is None:
-                session.finish(wait_quiet=False)
-
-    def _conclude(self, end: End | None, session: PortalSession, reader: _Reader) -> None:
+    def _conclude(self, session: PortalSession, line: _Line) -> None:
         """How the call ends."""
-        if reader.refusal is not None:
-            raise reader.refusal
-        if end is End.SUPERSEDED:
+        if line.refusal is not None:
+            raise line.refusal
+        if session.told is End.SUPERSEDED:
             raise superseded()
-        if end is End.FAILED:
+        if session.told is End.FAILED:
             if session.failure is None or isinstance(session.failure, LedgerStopped):
                 raise errors.stopped()
             raise session.failure
         if not self._is_open():
             raise errors.draining()
 
+    def _look_on(self) -> None:
+        """Begin to look after the streams, if nobody does."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-class _Reader(threading.Thread):
-    """Pulls requests and gives them to the session, one at a time."""
+    def _look(self) -> None:
+        now = time.monotonic()
+        if not self._is_open():
+            self._desk.finish()
+        for line in list(self._lines):
+            if line.writing_since is not None and now - line.writing_since > self._write_seconds:
+                self._on_cut()
+                line.cut()
+            elif now >= line.look_at:
+                line.look_at = now + CERTIFICATE_SECONDS
+                line.check_certificate()
+        self._looking = False
+        if self._lines:
+            self._look_on()
 
-    def __init__(self, requests: Iterator[bytes], session: PortalSession) -> None:
-        super().__init__(name="portal-reader", daemon=True)
-        self._requests = requests
-        self._session = session
+
+class _Line:
+    """One stream's ends."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._task = asyncio.current_task()
+        self.outbound = Outbound()
+        # Nobody waits for the answer to its Hello any more.
+        self.gone = False
+        self.look_at = 0.0
+        # Since when a message has been on its way to a client that does not take it.
+        self.writing_since: float | None = None
         self.refusal: CallRefused | None = None
 
-    def run(self) -> None:
+    async def write(self) -> None:
+        """Tell the client all it is to be told."""
+        while (body := await self.outbound.get()) is not None:
+            self.writing_since = time.monotonic()
+            await self._context.write(body)
+            self.writing_since = None
+
+    async def read(self, session: PortalSession) -> None:
         """Until the client ends its side, the call is over, or the session takes no more."""
         try:
-            for received in self._requests:
+            while (received := await self._read()) is not None:
                 begun_ns = time.perf_counter_ns()
                 request = _parse(received)
-                self._session.profile.parse_ns += time.perf_counter_ns() - begun_ns
+                session.profile.parse_ns += time.perf_counter_ns() - begun_ns
                 if request.WhichOneof("message") != "batch":
                     raise errors.invalid([Violation("hello", "only the first request is one")])
-                self._session.receive(request.batch, len(received))
+                await session.receive(request.batch, len(received))
         except CallRefused as refusal:
             self.refusal = refusal
-            self._session.finish(wait_quiet=False)
+            session.finish(wait_quiet=False)
         except (SessionEnded, LedgerStopped):
             return
-        except grpc.RpcError:
-            self._session.finish(wait_quiet=False)
+        except (grpc.RpcError, grpc.aio.BaseError, grpc.aio.UsageError):
+            session.finish(wait_quiet=False)
         except Exception as error:
-            self._session.fail(error)
+            session.fail(error)
         else:
-            self._session.finish(wait_quiet=True)
+            session.finish(wait_quiet=True)
+
+    async def _read(self) -> bytes | None:
+        # The stubs do not know that there may be none.
+        received: object = await self._context.read()
+        return received if isinstance(received, bytes) else None
+
+    def cut(self) -> None:
+        """End the call at once: its client takes nothing, not even a status."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def check_certificate(self) -> None:
+        """A stream does not outlive the certificate that opened it."""
+        try:
+            authenticate(self._context)
+        except CallRefused as refusal:
+            self.refusal = refusal
+            self.outbound.close(keep=False)
 
 
 def _read_hello(received: bytes | None) -> Hello:

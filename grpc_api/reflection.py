@@ -5,15 +5,15 @@ The process-wide pool also holds `core.store.v1`, the rows of the state tables.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from . import errors
 
@@ -52,25 +52,29 @@ def build_pool(services: Iterable[ServiceDescriptor]) -> descriptor_pool.Descrip
     return pool
 
 
-class LimitedReflection(reflection.ReflectionServicer):
-    """Reflection is a stream, and an idle one holds a thread: few at a time."""
+class LimitedReflection(ReflectionServicer):
+    """Reflection is a stream, and an idle one holds memory: few at a time."""
 
     def __init__(self, names: Iterable[str], pool: descriptor_pool.DescriptorPool) -> None:
         super().__init__(names, pool=pool)
-        self._places = threading.BoundedSemaphore(STREAMS_MAX)
+        self._places = STREAMS_MAX
 
-    def ServerReflectionInfo(  # noqa: N802
-        self, request_iterator: Iterable[Any], context: Any
-    ) -> Iterator[Any]:
-        if not self._places.acquire(blocking=False):
-            errors.abort(context, errors.too_many("reflections"))
+    # The stubs take a generator for a coroutine.
+    async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterable[Any], context: Any
+    ) -> AsyncIterator[Any]:
+        if not self._places:
+            await errors.abort(context, errors.too_many("reflections"))
+        self._places -= 1
         try:
-            yield from super().ServerReflectionInfo(request_iterator, context)
+            answers: Any = super().ServerReflectionInfo(request_iterator, context)
+            async for answer in answers:
+                yield answer
         finally:
-            self._places.release()
+            self._places += 1
 
 
-def add_reflection(server: grpc.Server, services: Iterable[ServiceDescriptor]) -> None:
+def add_reflection(server: grpc.aio.Server, services: Iterable[ServiceDescriptor]) -> None:
     """Serves these services' descriptors, health's and its own."""
     # The stubs know two kinds of descriptors; there is one.
     own: list[Any] = [

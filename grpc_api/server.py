@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -13,13 +14,14 @@ from grpc_health.v1 import health, health_pb2
 from core.errors import SettingsError
 from core.settings import ServerSettings
 
-from .deadlines import REQUEST_SECONDS_MAX, Watchdog
+from .errors import CallRefused, abort
+from .limits import Context, read_first
+from .loop import LoopThread
 from .reflection import add_reflection
 
-# Threads beyond the limits of calls and streams: health checks, reflection, and telling callers
-# that a limit is reached.
-SPARE_THREADS = 16
-HEALTH_THREADS = 2
+# Calls of one connection beyond the limits of calls and streams: health checks, reflection, and
+# telling callers that a limit is reached.
+SPARE_CALLS = 16
 METADATA_BYTES_MAX = 16 << 10
 # What a peer takes unless it says otherwise; no answer of ours comes near it.
 SEND_BYTES_MAX = 4 << 20
@@ -38,7 +40,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", SEND_BYTES_MAX),
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
         # What one connection may have open; more wait at the client.
-        ("grpc.max_concurrent_streams", settings.calls_max + settings.streams_max + SPARE_THREADS),
+        ("grpc.max_concurrent_streams", settings.calls_max + settings.streams_max + SPARE_CALLS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
         # We notice a peer that is gone without a word; a peer may ask as often, not more often.
         ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
@@ -51,34 +53,35 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
 
 
 class Door:
-    """One gRPC server. Opens on construction, answers after `start`."""
+    """One gRPC server in the loop's thread. Opens on construction, answers after `start`."""
 
     def __init__(
         self,
         settings: ServerSettings,
         handlers: Iterable[grpc.GenericRpcHandler],
         services: Iterable[ServiceDescriptor],
-        watchdog: Watchdog,
+        loop: LoopThread,
     ) -> None:
         """Raises:
         SettingsError: the address cannot be listened on.
         """
         served = list(services)
-        self._pool = ThreadPoolExecutor(
-            settings.calls_max + settings.streams_max + SPARE_THREADS, thread_name_prefix="call"
-        )
-        self._health_pool = ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="health")
-        self._server = grpc.server(self._pool, options=channel_options(settings))
-        self._server.add_generic_rpc_handlers(tuple(handlers))
-        self._health = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=self._health_pool
-        )
-        self._watchdog = watchdog
-        self._server.add_generic_rpc_handlers((self._health_handler(),))
+        self._loop = loop
         self._names = ["", *(service.full_name for service in served)]
-        self._set_health(Status.NOT_SERVING)
+        self.listen = loop.run(self._open(settings, tuple(handlers), served))
+
+    async def _open(
+        self,
+        settings: ServerSettings,
+        handlers: tuple[grpc.GenericRpcHandler, ...],
+        served: list[ServiceDescriptor],
+    ) -> str:
+        self._server = grpc.aio.server(options=channel_options(settings))
+        self._health = health.aio.HealthServicer()
+        self._server.add_generic_rpc_handlers((*handlers, self._health_handler()))
+        await self._set_health(Status.NOT_SERVING)
         add_reflection(self._server, served)
-        self.listen = self._bind(settings)
+        return self._bind(settings)
 
     def _bind(self, settings: ServerSettings) -> str:
         credentials = grpc.ssl_server_credentials(
@@ -91,7 +94,6 @@ class Door:
         except RuntimeError:
             port = 0
         if not port:
-            self._server.stop(None)
             raise SettingsError(
                 f"server.listen: cannot listen on {settings.listen}; "
                 "is another service using it, is the address one of this machine?"
@@ -99,43 +101,54 @@ class Door:
         return f"{settings.listen.rpartition(':')[0]}:{port}"
 
     def _health_handler(self) -> grpc.GenericRpcHandler:
-        """The standard service, but a check that is opened and never sent holds no thread."""
+        """The standard service, but a check that is opened and never sent ends."""
 
-        def check(
-            requests: Iterator[health_pb2.HealthCheckRequest], context: grpc.ServicerContext
-        ) -> health_pb2.HealthCheckResponse:
-            punctual = self._watchdog.guard_first(requests, context.cancel, REQUEST_SECONDS_MAX)
-            request = next(punctual, health_pb2.HealthCheckRequest())
-            answer: health_pb2.HealthCheckResponse = self._health.Check(request, context)
-            return answer
+        async def check(_requests: object, context: Context) -> bytes:
+            try:
+                received = await read_first(context)
+            except CallRefused as refused:
+                return await abort(context, refused)
+            request = health_pb2.HealthCheckRequest.FromString(received or b"")
+            asked: Any = context
+            answer = await self._health.Check(request, asked)
+            return bytes(answer.SerializeToString())
 
-        coding: dict[str, Any] = {
+        watch: dict[str, Any] = {
             "request_deserializer": health_pb2.HealthCheckRequest.FromString,
             "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
         }
         return grpc.method_handlers_generic_handler(
             health.SERVICE_NAME,
             {
-                "Check": grpc.stream_unary_rpc_method_handler(check, **coding),
-                "Watch": grpc.unary_stream_rpc_method_handler(self._health.Watch, **coding),
+                "Check": grpc.stream_unary_rpc_method_handler(check),
+                "Watch": grpc.unary_stream_rpc_method_handler(self._health.Watch, **watch),
             },
         )
 
     def start(self) -> None:
-        self._server.start()
-        self._set_health(Status.SERVING)
+        self._loop.run(self._start())
+
+    async def _start(self) -> None:
+        await self._server.start()
+        await self._set_health(Status.SERVING)
 
     def stop_serving(self) -> None:
-        """Health says NOT_SERVING for good; calls are still answered."""
-        self._health.enter_graceful_shutdown()
+        """Health says NOT_SERVING for good; calls are still answered. Soon, and from any thread."""
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(
+                self._health.enter_graceful_shutdown(), self._loop.loop
+            )
 
     def stop(self, grace_seconds: float) -> None:
         """Closes the port; calls that are left after the grace are cut. Returns when all ended."""
-        self.stop_serving()
-        self._server.stop(grace_seconds).wait(grace_seconds + STOP_SECONDS_MAX)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._health_pool.shutdown(wait=False, cancel_futures=True)
+        self._loop.run(self._stop(grace_seconds))
 
-    def _set_health(self, status: int) -> None:
+    async def _stop(self, grace_seconds: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds + STOP_SECONDS_MAX):
+                await self._server.stop(grace_seconds)
+
+    async def _set_health(self, status: int) -> None:
         for name in self._names:
-            self._health.set(name, status)
+            await self._health.set(name, status)

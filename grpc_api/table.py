@@ -8,7 +8,7 @@ nothing here; an RPC without a handler stops the service from starting.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -17,6 +17,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from jinku.v1 import ledger_pb2, portal_pb2, registry_pb2
+
+from .limits import Context
 
 FILES = (portal_pb2.DESCRIPTOR, registry_pb2.DESCRIPTOR, ledger_pb2.DESCRIPTOR)
 
@@ -48,8 +50,8 @@ class Rpc:
         return f"{self.service}/{self.method}"
 
 
-UnaryBehaviour = Callable[[Rpc, Iterator[bytes], grpc.ServicerContext], bytes]
-StreamBehaviour = Callable[[Rpc, Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
+UnaryBehaviour = Callable[[Rpc, Context], Awaitable[bytes]]
+StreamBehaviour = Callable[[Rpc, Context], Awaitable[None]]
 
 
 def public_services() -> list[ServiceDescriptor]:
@@ -119,11 +121,11 @@ def build_handlers(
 def _method_handler(
     rpc: Rpc, unary: UnaryBehaviour, stream: StreamBehaviour
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        return unary(rpc, requests, context)
+    async def answer(_requests: object, context: Context) -> bytes:
+        return await unary(rpc, context)
 
-    def converse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        return stream(rpc, requests, context)
+    async def converse(_requests: object, context: Context) -> None:
+        await stream(rpc, context)
 
     if rpc.kind is RpcKind.STREAM:
         return grpc.stream_stream_rpc_method_handler(converse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -196,20 +195,20 @@ class Finished:
 class Dispatcher:
     """Feeds commands to the sequencer in order; bounded there, and told of in the owner's thread.
 
-    Used by one thread; what is finished arrives in `inbox` from the writer's.
+    Used by one thread; what is finished is handed to `arrived` in the writer's.
     """
 
     def __init__(
         self,
         sequencer: Submitter,
-        inbox: queue.SimpleQueue[object],
+        arrived: Callable[[Finished], None],
         on_incident: Callable[[BaseException], None],
     ) -> None:
         """`on_incident` is told of a procedure that raised: its command is not journalled and stays
         outstanding, so that the next start makes it again."""
         self._on_incident = on_incident
         self._sequencer = sequencer
-        self._inbox = inbox
+        self._hand_over = arrived
         self._waiting: deque[tuple[Command, Done]] = deque()
         self._submitted = 0
 
@@ -246,7 +245,7 @@ class Dispatcher:
 
     def _arrived(self, done: Done, future: Future[Committed]) -> None:
         """In the writer's thread."""
-        self._inbox.put(Finished(future, done))
+        self._hand_over(Finished(future, done))
 
     def done(self, finished: Finished) -> None:
         """Take note of a finished command. Raises LedgerStopped if its outcome is unknown."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -13,15 +13,18 @@ import numpy as np
 from core.errors import JinkuError
 from core.ledger.tables import PORTALS
 from core.portal.door import Door, Judged, Use
+from core.portal.outbound import Outbound
 from core.portal.parts import Parts
 from core.portal.session import End, PortalSession
-from core.portal.settling import Settler, Tell, tell_nobody
+from core.portal.settling import Resettler
 from core.portal.tracker import EVERYTHING_NS
 from core.readlog.verify import check_not_older
 from core.store.v1.rows_pb2 import PortalRow
 from jinku.v1.portal_pb2 import Hello
 
-EPOCH_AHEAD_NS_MAX: Final = 24 * 3600 * 1_000_000_000
+_NS_PER_SECOND: Final = 1_000_000_000
+_TICK_SECONDS_MAX: Final = 0.25
+EPOCH_AHEAD_NS_MAX: Final = 24 * 3600 * _NS_PER_SECOND
 
 
 class HelloFault(Enum):
@@ -46,14 +49,17 @@ class HelloRefused(JinkuError):
 
 
 class PortalDesk:
-    """One per service. `start` before the first `open`; `stop` before ledger and read log close."""
+    """One per service. `start` before the first `open`; `stop` before ledger and read log close.
+
+    All but `start` and `fail` run in the floor's thread.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._lock = threading.Lock()
         self._doors: dict[bytes, Door] = {}
         self._sessions: dict[bytes, PortalSession] = {}
-        self._openings: dict[bytes, threading.Lock] = {}
+        self._openings: dict[bytes, asyncio.Lock] = {}
+        self._tick_seconds = min(parts.quiet_ns / 4 / _NS_PER_SECOND, _TICK_SECONDS_MAX)
         self._stopped = False
 
     def start(self) -> int:
@@ -73,29 +79,41 @@ class PortalDesk:
                 row = state.get(PORTALS, portal_id)
             if row is not None:
                 replayed += self._restore(portal_id, row)[1]
+        self._parts.floor.loop.call_soon_threadsafe(self._tick)
         return replayed
 
-    def open(
+    def _tick(self) -> None:
+        """What time alone causes, for every portal."""
+        if not self._stopped:
+            for session in list(self._sessions.values()):
+                session.tick()
+            self._parts.floor.loop.call_later(self._tick_seconds, self._tick)
+
+    async def open(
         self,
         portal_id: bytes,
         hello: Hello,
-        send: Tell,
-        on_end: Callable[[End], None],
+        outbound: Outbound,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> PortalSession:
         """Begin a stream: an older one of this portal is ended and settled, then Welcome is sent.
 
-        `send` is called from several threads, may block and must return at once when `on_end` was
-        called; `on_end` is called once, when nothing more will be sent. `is_wanted` is asked when
-        it is this opening's turn: one that was given up meanwhile ends nobody's stream. Raises
-        HelloRefused, LedgerStopped.
+        `is_wanted` is asked when it is this opening's turn, and at its end: one that was given up
+        meanwhile ends nobody's stream and leaves none. Raises HelloRefused, LedgerStopped.
         """
+        # Whoever gives up waiting does not leave a portal half opened.
+        opening = self._open(portal_id, hello, outbound, is_wanted)
+        return await asyncio.shield(self._parts.floor.loop.create_task(opening))
+
+    async def _open(
+        self, portal_id: bytes, hello: Hello, outbound: Outbound, is_wanted: Callable[[], bool]
+    ) -> PortalSession:
         with self._parts.ledger.read() as state:
             row = state.get(PORTALS, portal_id)
         if row is None:
             raise HelloRefused(HelloFault.NOT_REGISTERED)
         use = _use(hello, row)
-        with self._opening(portal_id):
+        async with self._openings.setdefault(portal_id, asyncio.Lock()):
             if self._stopped:
                 raise HelloRefused(HelloFault.STOPPED)
             if not is_wanted():
@@ -108,50 +126,55 @@ class PortalDesk:
                 raise HelloRefused(HelloFault.EPOCH_OLDER, str(door.epoch))
             older = self._sessions.pop(portal_id, None)
             if older is not None:
-                older.stop(End.SUPERSEDED)
+                await older.stop(End.SUPERSEDED)
             if door.failed:
-                door = self._rebuild(portal_id, row)
+                door = await asyncio.to_thread(self._rebuild, portal_id, row)
             if hello.portal_epoch > door.epoch:
-                self._begin_epoch(door, hello.portal_epoch)
-            session = PortalSession(door, use, send, on_end)
+                await asyncio.to_thread(self._begin_epoch, door, hello.portal_epoch)
+            session = PortalSession(door, use, outbound)
+            if not is_wanted():
+                raise HelloRefused(HelloFault.GONE)
             self._sessions[portal_id] = session
             session.start()
             return session
 
+    def finish(self) -> None:
+        """Every session ends in order: what was taken is settled and told, tags are not waited for."""
+        for session in list(self._sessions.values()):
+            if session.end is None:
+                session.finish(wait_quiet=False)
+
     def fail(self, error: BaseException) -> None:
-        """Nothing is told any more: what the ledger or the read log holds is not known. At once."""
+        """Nothing is told any more: what the ledger or the read log holds is not known. From any
+        thread; it takes effect soon.
+        """
         self._stopped = True
+        with suppress(RuntimeError):
+            self._parts.floor.loop.call_soon_threadsafe(self._fail_all, error)
+
+    def _fail_all(self, error: BaseException) -> None:
         for session in list(self._sessions.values()):
             session.fail(error)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End all sessions; all that was taken is settled and durable on return."""
-        with self._lock:
-            self._stopped = True
-            portal_ids = list(self._openings)
-        for portal_id in portal_ids:
-            with self._opening(portal_id):
+        self._stopped = True
+        for portal_id, lock in list(self._openings.items()):
+            async with lock:
                 session = self._sessions.pop(portal_id, None)
                 if session is not None:
-                    session.stop(End.ABANDONED)
+                    await session.stop(End.ABANDONED)
 
     def _door(self, portal_id: bytes, row: PortalRow) -> Door:
-        with self._lock:
-            door = self._doors.get(portal_id)
-            if door is None:
-                door = self._doors[portal_id] = Door(self._parts, portal_id, row)
-            return door
-
-    def _opening(self, portal_id: bytes) -> threading.Lock:
-        """One opening of a portal at a time."""
-        with self._lock:
-            return self._openings.setdefault(portal_id, threading.Lock())
+        door = self._doors.get(portal_id)
+        if door is None:
+            door = self._doors[portal_id] = Door(self._parts, portal_id, row)
+        return door
 
     def _rebuild(self, portal_id: bytes, row: PortalRow) -> Door:
         """A stream ended in an error: what it left undone is done again from what is durable."""
         self._parts.read_log.flush()
-        with self._lock:
-            del self._doors[portal_id]
+        del self._doors[portal_id]
         return self._restore(portal_id, row)[0]
 
     def _restore(self, portal_id: bytes, row: PortalRow) -> tuple[Door, int]:
@@ -160,7 +183,7 @@ class PortalDesk:
         if position is None:
             return door, 0
         door.restore(position)
-        settler = Settler(door, queue.SimpleQueue(), tell_nobody)
+        settler = Resettler(door)
 
         def handle(judged: Judged) -> None:
             settler.handle(judged)
@@ -168,19 +191,19 @@ class PortalDesk:
 
         settler.resume_segment(position)
         replayed = door.replay(position, handle)
-        settler.sum_up_at_last(door.last_read_ns)
+        settler.sum_up(door.last_read_ns)
         return door, replayed
 
     def _begin_epoch(self, door: Door, epoch: int) -> None:
         """The portal lost its counter or its clock went back: decide all that is open, start anew."""
-        settler = Settler(door, queue.SimpleQueue(), tell_nobody)
-        with door.changed:
+        settler = Resettler(door)
+        with door.lock:
             gone = door.tracker.finish(EVERYTHING_NS, door.taken_sequence)
         settler.handle_gone(gone)
         settler.end_segment()
         settler.drain()
-        settler.sum_up_at_last(door.last_read_ns)
-        with door.changed:
+        settler.sum_up(door.last_read_ns)
+        with door.lock:
             position = door.begin_epoch(epoch)
         self._parts.read_log.flush(door.portal_id, position)
 

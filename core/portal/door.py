@@ -62,7 +62,7 @@ class Judged:
 
 
 class Door:
-    """The lasting state of one portal. `changed` guards all of it."""
+    """The lasting state of one portal. `lock` guards all of it."""
 
     def __init__(self, parts: Parts, portal_id: bytes, row: PortalRow) -> None:
         self.parts = parts
@@ -72,7 +72,7 @@ class Door:
         for antenna in row.antennas:
             self.sides[antenna.port] = antenna.side
         self.commands = CommandMaker(parts.principal, portal_id, row.name)
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
         # A session ended in an error: the next one stands on what the read log says, not on this.
         self.failed = False
         self.epoch = 0
@@ -104,7 +104,7 @@ class Door:
 
         Nor does it stand still when the clock was set back: a challenge would never expire.
         """
-        with self.changed:
+        with self.lock:
             monotonic_ns = self.parts.monotonic()
             elapsed_ns = monotonic_ns - self._service_at_ns
             self.service_ns = max(self.service_ns + elapsed_ns, self.parts.clock())
@@ -163,7 +163,7 @@ class Door:
         faultless = counts[Verdict.VERDICT_GENUINE] + counts[Verdict.VERDICT_MALFORMED]
         verified_ns = time.perf_counter_ns()
         profile.verify_ns += verified_ns - begun_ns
-        with self.changed:
+        with self.lock:
             sequence = self.taken_sequence + 1
             before = self.tracker.overflow
             seen = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
@@ -188,7 +188,7 @@ class Door:
             alarming, sealed.stored,
         )  # fmt: skip
         counters = counters_of(directory.index, result.advanced_numbers, result.advanced_counters)
-        with self.changed:
+        with self.lock:
             self.taken_sequence = sequence
             read_log.submit(
                 self.portal_id, self._position(), sealed.chunks, counters,
@@ -204,7 +204,7 @@ class Door:
 
         Not durable on return. Raises LedgerStopped.
         """
-        with self.changed:
+        with self.lock:
             if not self.unsettled:
                 self.parts.read_log.submit(self.portal_id, self._position(), [], [], lambda _: None)
 
@@ -238,7 +238,7 @@ class Door:
     def sift(self, batch: Batch, sequence: int) -> tuple[list[Held], list[Held]]:
         """What is new of a batch, and which of that to journal; `alarmed` when one of those is."""
         now_ns = self.now_ns()
-        with self.changed:
+        with self.lock:
             before = replace(self.alarms.suppressed)
             new, raised = self.alarms.sift(batch, sequence, now_ns)
             if raised:
@@ -249,21 +249,20 @@ class Door:
 
     def alarmed(self, sequence: int) -> None:
         """An alarm of a batch is durable in the journal."""
-        with self.changed:
+        with self.lock:
             self.alarming.release(sequence)
             if sequence not in self.alarming:
                 del self._suppressed_before[sequence]
 
     def summary_due(self, now_ns: int) -> bool:
         """Whether to sum up now: not while a replay would suppress again what is summed up."""
-        with self.changed:
+        with self.lock:
             return not self._suppressed_before and self.alarms.summary_due(now_ns)
 
     def settled(self) -> None:
         """A batch is answered and its commands are made: there is room for another."""
-        with self.changed:
+        with self.lock:
             self.unsettled -= 1
-            self.changed.notify_all()
 
     # -- after a restart -------------------------------------------------------------------------
 

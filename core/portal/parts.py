@@ -12,6 +12,7 @@ from core.ledger.ledger import Ledger
 from core.portal.alarms import Separator
 from core.portal.challenges import ChallengeBook
 from core.portal.commands import Submitter
+from core.portal.floor import Floor
 from core.portal.profile import Profiles
 from core.readlog.log import ReadLog
 from core.settings import PortalSettings, ReadLogSettings
@@ -28,6 +29,7 @@ class Parts:
     challenges: ChallengeBook
     settings: PortalSettings
     principal: str
+    floor: Floor
     retention: ReadLogSettings = field(default_factory=ReadLogSettings)
     # What is in memory is no longer what is durable: the service must stop.
     on_failure: Callable[[BaseException], None] = lambda _: None

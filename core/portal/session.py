@@ -1,18 +1,21 @@
 """One stream of one portal, without a transport: batches in, messages out.
 
-Two threads meet here. The transport's calls `receive` and waits there while too many batches are
-unsettled, so that a portal is never read faster than its reads become durable and its answers are
-taken. The session's own tells the portal what came of it, always after the commit.
+Lives in the floor's thread. `receive` waits while too many batches are unsettled or the portal does
+not take what it is told, so that a portal is never read faster than its reads become durable and its
+answers are taken. What follows from a batch is told after the commit, when the floor hands it back.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -24,8 +27,11 @@ from core.portal.challenges import ChallengeSchedule
 from core.portal.columns import BatchFault, Columns, fault_of, read_columns
 from core.portal.commands import Finished
 from core.portal.door import Door, Judged, Use
-from core.portal.settling import Settler, Tell
+from core.portal.floor import Signal
+from core.portal.outbound import Outbound
+from core.portal.settling import Settler
 from core.readlog.layout import Block
+from core.sequencer import Committed
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
 from jinku.v1.portal_pb2 import BatchAcknowledgement, ReadBatch, StreamResponse, Welcome
 
@@ -36,8 +42,9 @@ ACKNOWLEDGED_MAX: Final = 64
 EXCEPTION_BYTES: Final = 1 << 16
 # Commands that may wait for the sequencer before the portal is held up.
 COMMANDS_WAITING_MAX: Final = 4096
+# Larger batches are judged beside the floor's thread: a tenth of a millisecond is no wait for others.
+JUDGED_HERE_MAX: Final = 512
 _RETRY_SECONDS: Final = 0.01
-_TICK_SECONDS_MAX: Final = 0.25
 _NS_PER_SECOND: Final = 1_000_000_000
 _REASONS_MAX: Final = 8
 
@@ -67,39 +74,51 @@ class _Durable:
     error: BaseException | None
 
 
-_WAKE: Final = object()
+@dataclass(frozen=True, slots=True)
+class _SummedUp:
+    """The journal has the summary of suppressed alarms."""
+
+    future: Future[Committed]
+    from_sequence: int
 
 
 class PortalSession:
     """Made by `PortalDesk.open`. `end` is None while it lasts."""
 
-    def __init__(self, door: Door, use: Use, send: Tell, on_end: Callable[[End], None]) -> None:
-        """`send` may block, which holds the portal up, and must not once `on_end` was called."""
+    def __init__(self, door: Door, use: Use, outbound: Outbound) -> None:
         self._door = door
         self._use = use
-        self._send = send
-        self._on_end = on_end
+        self._outbound = outbound
+        self._send = outbound.put
         self._parts = door.parts
+        self._floor = door.parts.floor
         self.profile = door.profile
-        self._receiving = threading.Lock()
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._settler = Settler(door, self._inbox, send)
+        # What the floor hands over: batches that are durable, commands that are through.
+        self.inbox: deque[object] = deque()
+        self._settler = Settler(door, partial(self._floor.post, self), self._send)
         self._schedule = ChallengeSchedule(door.parts.challenges, door.portal_id)
-        self._thread = threading.Thread(target=self._run, name="portal", daemon=True)
-        self._tick_seconds = min(self._parts.quiet_ns / 4 / _NS_PER_SECOND, _TICK_SECONDS_MAX)
+        self._changed = Signal()
+        outbound.on_room = self._go_on
         # The portal's clock is taken to go on at our pace since its latest read, or since now.
         self._heard_at_ns = self._parts.monotonic()
         self._wait_quiet = False
-        self._told_end = False
+        # A batch is being judged in another thread.
+        self._judging = False
+        # A summary is at the sequencer: nothing is counted meanwhile that a crash would lose.
+        self._summing = False
+        self._retrying = False
         # Batches that are handled and still count as unsettled, because their commands wait.
         self._held_up = 0
         self.end: End | None = None
+        # What the portal was told, when nothing more is told.
+        self.told: End | None = None
         self.failure: BaseException | None = None
+        self._over = False
 
     # -- the desk's side -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Say welcome, issue challenges, begin to settle."""
+        """Say welcome and issue challenges."""
         now_ns = self._door.now_ns()
         settings = self._parts.settings
         self._send(
@@ -114,92 +133,111 @@ class PortalSession:
             )
         )
         self._send_challenges(now_ns)
-        self._thread.start()
 
-    def stop(self, end: End) -> None:
+    async def stop(self, end: End) -> None:
         """End at once: nothing more is taken or told. All that was taken is settled on return."""
         # A line that broke may come back with the rest of a crossing: nothing is decided for it.
         self._close(end)
         self._tell_end(end)
-        with self._receiving:
-            self._inbox.put(_WAKE)
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+        self.advance()
+        await self._changed.until(lambda: self._over and not self._judging)
 
     def finish(self, *, wait_quiet: bool) -> None:
-        """End in order: nothing more is taken, all that was taken is settled and told, then `on_end`.
+        """End in order: nothing more is taken; all that was taken is settled and told, then `told` is
+        set.
 
         `wait_quiet`: first wait until the tags that are still here are quiet and decided, at most
-        the quiet time. Does not block.
+        the quiet time. Does not wait itself.
         """
         self._close(End.FINISHED, wait_quiet=wait_quiet)
-        self._inbox.put(_WAKE)
+        self.advance()
 
     def fail(self, error: BaseException) -> None:
         """End because of an error of ours: the next opening stands on what is durable."""
         self.failure = error
         self._close(End.FAILED)
-        with self._door.changed:
+        with self._door.lock:
             self._door.failed = True
+        self._over = True
         self._tell_end(End.FAILED)
         if not isinstance(error, LedgerStopped):
             self._parts.on_incident(error)
 
     def _close(self, end: End, *, wait_quiet: bool = False) -> None:
-        with self._door.changed:
-            # Whoever wants it to end soonest prevails, in whatever order they come.
-            self._wait_quiet = wait_quiet and (self.end is None or self._wait_quiet)
-            if self.end is None or end in {End.SUPERSEDED, End.FAILED}:
-                self.end = end
-            self._door.changed.notify_all()
+        # Whoever wants it to end soonest prevails, in whatever order they come.
+        self._wait_quiet = wait_quiet and (self.end is None or self._wait_quiet)
+        if self.end is None or end in {End.SUPERSEDED, End.FAILED}:
+            self.end = end
+        self._changed.notify()
 
     def _tell_end(self, end: End) -> None:
-        with self._door.changed:
-            told, self._told_end = self._told_end, True
-        if not told:
-            self._on_end(end)
+        if self.told is None:
+            self.told = end
+        self._outbound.close(keep=end is End.FINISHED)
+        self._changed.notify()
 
     # -- the transport's side --------------------------------------------------------------------
 
-    def receive(self, batch: ReadBatch, size: int | None = None) -> None:
+    async def receive(self, batch: ReadBatch, size: int | None = None) -> None:
         """Take a batch, or tell the portal why not. `size` is that of the received bytes.
 
-        Nothing is durable on return; the acknowledgement says when. Blocks while as many batches
-        are unsettled as may be. Raises SessionEnded, LedgerStopped.
+        Nothing is durable on return; the acknowledgement says when. Waits while as many batches are
+        unsettled, or answers not taken, as may be. One at a time. Raises SessionEnded, LedgerStopped.
         """
-        with self._receiving:
-            self._check_open()
-            now_ns = self._door.now_ns()
-            sequence = batch.sequence
-            expected = self._door.taken_sequence + 1
-            profile, begun_ns = self.profile, time.perf_counter_ns()
-            found = guard.violations(batch, size)
-            guarded_ns = time.perf_counter_ns()
-            profile.guard_ns += guarded_ns - begun_ns
-            if found:
-                self._reject(sequence, [fault_of(one) for one in found[:_REASONS_MAX]])
-                return
-            if sequence < 1 or sequence > expected:
-                code = ReasonCode.REASON_CODE_BATCH_SEQUENCE_JUMPED
-                item = f"sequence: {sequence}, {expected} expected"
-                self._reject(sequence, [ReasonRecord(code=code, item=item)])
-                return
-            try:
-                columns = read_columns(batch, self._parts.settings.batch_reads_max)
-                if sequence < expected:
-                    self._repeat(sequence, columns)
-                    return
-                self._check_times(columns, now_ns)
-                profile.columns_ns += time.perf_counter_ns() - guarded_ns
-            except BatchFault as fault:
-                self._reject(sequence, [fault.reason])
-                return
-            self._wait_for_room()
-            self._take(columns, now_ns)
-
-    def _take(self, columns: Columns, now_ns: int) -> None:
+        self._check_open()
+        now_ns = self._door.now_ns()
+        sequence = batch.sequence
+        expected = self._door.taken_sequence + 1
+        profile, begun_ns = self.profile, time.perf_counter_ns()
+        found = guard.violations(batch, size)
+        guarded_ns = time.perf_counter_ns()
+        profile.guard_ns += guarded_ns - begun_ns
+        if found:
+            await self._reject(sequence, [fault_of(one) for one in found[:_REASONS_MAX]])
+            return
+        if sequence < 1 or sequence > expected:
+            code = ReasonCode.REASON_CODE_BATCH_SEQUENCE_JUMPED
+            item = f"sequence: {sequence}, {expected} expected"
+            await self._reject(sequence, [ReasonRecord(code=code, item=item)])
+            return
         try:
-            self._door.take(columns, self._use, now_ns, self._durable)
+            columns = read_columns(batch, self._parts.settings.batch_reads_max)
+            if sequence < expected:
+                await self._repeat(sequence, columns)
+                return
+            self._check_times(columns, now_ns)
+            profile.columns_ns += time.perf_counter_ns() - guarded_ns
+        except BatchFault as fault:
+            await self._reject(sequence, [fault.reason])
+            return
+        limit = self._parts.settings.batches_in_flight_max
+        await self._until(lambda: self._door.unsettled < limit)
+        await self._take(columns, now_ns)
+
+    async def _take(self, columns: Columns, now_ns: int) -> None:
+        take = partial(self._door.take, columns, self._use, now_ns, self._durable)
+        if len(columns) <= JUDGED_HERE_MAX:
+            with self._taking():
+                take()
+        else:
+            # Whoever gives up waiting does not undo what is being judged.
+            self._judging = True
+            await asyncio.shield(self._floor.loop.create_task(self._take_beside(take)))
+
+    async def _take_beside(self, take: Callable[[], Judged]) -> None:
+        try:
+            with self._taking():
+                await self._floor.beside(take)
+        finally:
+            self._judging = False
+            self._changed.notify()
+            if self.end is not None:
+                self.advance()
+
+    @contextmanager
+    def _taking(self) -> Iterator[None]:
+        try:
+            yield
         except LedgerStopped as error:
             self.fail(error)
             raise
@@ -211,7 +249,13 @@ class PortalSession:
 
     def _durable(self, judged: Judged, error: BaseException | None) -> None:
         """In the read log's thread."""
-        self._inbox.put(_Durable(judged, error))
+        self._floor.post(self, _Durable(judged, error))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it. Raises SessionEnded."""
+        if self.end is None and not condition():
+            await self._changed.until(lambda: self.end is not None or condition())
+        self._check_open()
 
     def _check_open(self) -> None:
         if self.end is not None:
@@ -224,21 +268,9 @@ class PortalSession:
         if fault == "back":
             raise BatchFault(ReasonCode.REASON_CODE_BATCH_TIME_BACKWARDS, "base_time_ns")
 
-    def _wait_for_room(self) -> None:
-        limit = self._parts.settings.batches_in_flight_max
-        with self._door.changed:
-            self._door.changed.wait_for(
-                lambda: self._door.unsettled < limit or self.end is not None
-            )
-        self._check_open()
-
-    def _repeat(self, sequence: int, columns: Columns) -> None:
+    async def _repeat(self, sequence: int, columns: Columns) -> None:
         """The same batch again is acknowledged again; another one under its number is refused."""
-        with self._door.changed:
-            self._door.changed.wait_for(
-                lambda: self._door.durable_sequence >= sequence or self.end is not None
-            )
-        self._check_open()
+        await self._until(lambda: self._door.durable_sequence >= sequence)
         kept = self._parts.read_log.block(self._door.portal_id, self._door.epoch, sequence)
         if kept is None:
             # Durable, so it was there: its time is over.
@@ -252,30 +284,61 @@ class PortalSession:
             kept.challenge_state,
             duplicate=True,
         )
+        await self._until(lambda: self._outbound.has_room)
         self._send(answers.acknowledgement(self._door.durable_sequence, [again]))
 
-    def _reject(self, sequence: int, reasons: list[ReasonRecord]) -> None:
+    async def _reject(self, sequence: int, reasons: list[ReasonRecord]) -> None:
+        await self._until(lambda: self._outbound.has_room)
         self._send(answers.rejection(sequence, self._door.taken_sequence + 1, reasons))
 
-    # -- the session's own thread ----------------------------------------------------------------
+    # -- settling --------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            while not self._step():
-                continue
-            if self.end is not End.FAILED and self._door.taken_sequence:
-                self._door.checkpoint()
-        except BaseException as error:
-            self.fail(error)
+    def advance(self) -> None:
+        """Settle what has arrived, as far as the portal takes what it is told."""
+        if self._over:
+            self.inbox.clear()
             return
+        try:
+            self._settle()
+            if self.end is not None and self._is_settled():
+                self._conclude()
+        except Exception as error:
+            self.fail(error)
+
+    def _go_on(self) -> None:
+        """The portal takes again what it is told."""
+        self._changed.notify()
+        self.advance()
+
+    def _conclude(self) -> None:
+        self._over = True
+        if self._door.taken_sequence:
+            self._door.checkpoint()
         self._tell_end(self.end or End.FINISHED)
 
-    def _step(self) -> bool:
-        """One round; whether the session is over."""
+    def _settle(self) -> None:
         dispatcher = self._settler.dispatcher
-        timeout = _RETRY_SECONDS if dispatcher.blocked else self._tick_seconds
+        while (self.inbox or self._summing) and self._outbound.has_room:
+            if self._summing and not self._take_summary():
+                return
+            self._settle_some()
+            dispatcher.pump()
+            self._make_room()
+        dispatcher.pump()
+        if dispatcher.blocked and not self._retrying:
+            # The sequencer's queue was full.
+            self._retrying = True
+            self._floor.loop.call_later(_RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self.advance()
+
+    def _settle_some(self) -> None:
+        dispatcher = self._settler.dispatcher
         durable: list[Judged] = []
-        for item in self._arrived(timeout):
+        while self.inbox and len(durable) < ACKNOWLEDGED_MAX:
+            item = self.inbox.popleft()
             if isinstance(item, Finished):
                 dispatcher.done(item)
             elif isinstance(item, _Durable):
@@ -291,26 +354,10 @@ class PortalSession:
                 self._settler.handle(judged)
                 self._held_up += 1
             profile.settle_ns += time.perf_counter_ns() - told_ns
-        dispatcher.pump()
-        self._make_room()
-        self.tick()
-        return self.end is End.FAILED or (self.end is not None and self._is_settled())
-
-    def _arrived(self, timeout: float) -> list[object]:
-        """What came in, after waiting for it."""
-        items: list[object] = []
-        try:
-            items.append(self._inbox.get(timeout=timeout))
-            while len(items) < ACKNOWLEDGED_MAX:
-                items.append(self._inbox.get_nowait())
-        except queue.Empty:
-            return items
-        return items
 
     def _acknowledge(self, durable: list[Judged]) -> None:
-        with self._door.changed:
-            self._door.durable_sequence = durable[-1].sequence
-            self._door.changed.notify_all()
+        self._door.durable_sequence = durable[-1].sequence
+        self._changed.notify()
         batches: list[BatchAcknowledgement] = []
         size = 0
         for one in durable:
@@ -329,19 +376,37 @@ class PortalSession:
         while self._held_up and self._settler.dispatcher.waiting <= COMMANDS_WAITING_MAX:
             self._held_up -= 1
             self._door.settled()
+            self._changed.notify()
+
+    def _is_settled(self) -> bool:
+        """Whether nothing is left to do. Asked only after the end: no batch is taken any more."""
+        if self._judging or self._summing or self.inbox:
+            return False
+        if self._wait_quiet and self.end is End.FINISHED and len(self._door.tracker):
+            return False
+        return not self._door.unsettled and self._settler.dispatcher.idle
+
+    # -- what time alone causes ------------------------------------------------------------------
 
     def tick(self) -> None:
-        """What time alone causes: challenges, tags gone quiet, the summary of an interval."""
+        """Challenges, tags gone quiet, the summary of an interval; called now and then."""
+        if self._over:
+            return
+        try:
+            if self._outbound.has_room and not self._summing:
+                self._tick()
+        except Exception as error:
+            self.fail(error)
+        self.advance()
+
+    def _tick(self) -> None:
         now_ns = self._door.now_ns()
         if self.end is None:
             self._send_challenges(now_ns)
         if self.end is None or self._wait_quiet:
             self._finish_quiet()
         if self._door.summary_due(now_ns):
-            try:
-                self._settler.sum_up(self._door.last_read_ns)
-            except QueueFull:
-                return
+            self._sum_up()
 
     def _send_challenges(self, now_ns: int) -> None:
         for challenge in self._schedule.due(now_ns):
@@ -350,29 +415,37 @@ class PortalSession:
     def _finish_quiet(self) -> None:
         """Decide the tags that went, if nothing is on its way that could hold reads of them."""
         door = self._door
-        with door.changed:
-            if door.unsettled or not len(door.tracker):
+        with door.lock:
+            if door.unsettled or self._judging or not len(door.tracker):
                 return
             silent_ns = self._parts.monotonic() - self._heard_at_ns
             gone = door.tracker.finish(
                 door.last_read_ns + silent_ns - self._parts.quiet_ns, door.taken_sequence
             )
         self._settler.handle_gone(gone)
-        self._settler.dispatcher.pump()
 
-    def _is_settled(self) -> bool:
-        """Whether nothing is left to do. Asked only after the end: no batch is taken any more but
-        the one that the transport may be giving us right now.
-        """
-        if not self._receiving.acquire(blocking=False):
-            return False
+    def _sum_up(self) -> None:
+        """Have the suppressed alarms journalled as one; later again if the sequencer has no room."""
+        suppressed = self._door.alarms.suppressed
         try:
-            with self._door.changed:
-                if self._wait_quiet and self.end is End.FINISHED and len(self._door.tracker):
-                    return False
-                return not self._door.unsettled and self._settler.dispatcher.idle
-        finally:
-            self._receiving.release()
+            future = self._settler.submit_summary(self._door.last_read_ns)
+        except QueueFull:
+            return
+        self._summing = True
+        from_sequence = suppressed.from_sequence
+        future.add_done_callback(
+            lambda done: self._floor.post(self, _SummedUp(done, from_sequence))
+        )
+
+    def _take_summary(self) -> bool:
+        """Note that the summary is durable, if it is."""
+        for item in self.inbox:
+            if isinstance(item, _SummedUp):
+                self.inbox.remove(item)
+                self._settler.summed_up(item.future.result(), item.from_sequence)
+                self._summing = False
+                return True
+        return False
 
 
 def _is_same(kept: Block, columns: Columns) -> bool:

@@ -6,6 +6,8 @@ import queue
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -31,19 +33,15 @@ Tell = Callable[[StreamResponse], None]
 _WAIT_SECONDS: Final = 0.01
 
 
-def tell_nobody(_: StreamResponse) -> None:
-    """For what is settled while no stream is open."""
-
-
 class Settler:
     """Makes a door's commands and tells its portal. One thread at a time."""
 
-    def __init__(self, door: Door, inbox: queue.SimpleQueue[object], tell: Tell) -> None:
+    def __init__(self, door: Door, arrived: Callable[[Finished], None], tell: Tell) -> None:
+        """`arrived` is given, in the sequencer's thread, what `dispatcher.done` must be given here."""
         self._door = door
-        self._inbox = inbox
         self._tell = tell
         self._parts = door.parts
-        self.dispatcher = Dispatcher(door.parts.sequencer, inbox, door.parts.on_incident)
+        self.dispatcher = Dispatcher(door.parts.sequencer, arrived, door.parts.on_incident)
         # Tags that are here and were not presented on this stream: seen before it, or in spooled
         # reads only.
         self._unpresented = set(door.tracker.numbers())
@@ -85,74 +83,25 @@ class Settler:
         for message in strays:
             self._tell(message)
 
-    def drain(self) -> None:
-        """Submit what is queued and wait until all of it is durable.
-
-        Raises LedgerStopped. Only while nothing else is put in `inbox`.
-        """
-        self.dispatcher.pump()
-        while not self.dispatcher.idle:
-            try:
-                item = self._inbox.get(timeout=_WAIT_SECONDS)
-            except queue.Empty:
-                item = None
-            if isinstance(item, Finished):
-                self.dispatcher.done(item)
-            self.dispatcher.pump()
-
-    def sum_up(self, seen_at_ns: int) -> None:
-        """Journal one alarm for those suppressed so far, if any; durable on return.
-
-        Raises QueueFull if the sequencer has no room (nothing changed), LedgerStopped if it stopped.
+    def submit_summary(self, seen_at_ns: int) -> Future[Committed]:
+        """Have one alarm journalled for those suppressed so far; `summed_up` must follow, and nothing
+        be handled meanwhile. Raises QueueFull if the sequencer has no room, LedgerStopped.
         """
         door = self._door
-        suppressed = door.alarms.suppressed
-        if not suppressed.count:
-            return
-        command = door.commands.summary(door.epoch, suppressed, seen_at_ns)
-        # Waited for, so that nothing is counted meanwhile that a crash would lose.
-        committed = self._parts.sequencer.submit(command).result()
-        with door.changed:
-            door.alarms.summed_up()
-        door.checkpoint()
-        self._tell_alarms(committed, b"", "", suppressed.from_sequence)
+        command = door.commands.summary(door.epoch, door.alarms.suppressed, seen_at_ns)
+        return self._parts.sequencer.submit(command)
 
-    def sum_up_at_last(self, seen_at_ns: int) -> None:
-        """The same, however long the sequencer has no room."""
-        while True:
-            try:
-                self.sum_up(seen_at_ns)
-            except QueueFull:
-                time.sleep(_WAIT_SECONDS)
-            else:
-                return
+    def summed_up(self, committed: Committed, from_sequence: int) -> None:
+        """The summary is durable: tell of it, count anew."""
+        with self._door.lock:
+            self._door.alarms.summed_up()
+        self._door.checkpoint()
+        self._tell_alarms(committed, b"", "", from_sequence)
 
     # -- segments --------------------------------------------------------------------------------
 
-    def resume_segment(self, position: Position) -> None:
-        """Count again what is durable after the last segment that the journal has.
-
-        Reads at most a segment, and those that were complete and not journalled. LedgerCorrupt if a
-        batch is not there. Durable on return.
-        """
-        door = self._door
-        with self._parts.ledger.read() as state:
-            first = next_segment(state, door.portal_id, position.epoch)
-        if first > position.last_sequence + 1:
-            raise LedgerCorrupt(
-                "read log", f"ends before batch {first - 1}, which is in the journal"
-            )
-        door.segment = OpenSegment(self._parts.retention, first)
-        batches = self._parts.read_log.packed(door.portal_id, position.epoch, first)
-        for expected in range(first, position.last_sequence + 1):
-            sequence, packed = next(batches, (0, b""))
-            if sequence != expected:
-                raise LedgerCorrupt(f"read log, batch {expected}", "is missing")
-            self._seal(door.segment.add(sequence, stored_of(packed, unpack_block(packed))))
-        self.drain()
-
     def end_segment(self) -> None:
-        """The epoch ends: no batch comes any more. Queued; `drain` makes it durable."""
+        """The epoch ends: no batch comes any more. Queued."""
         self._seal(self._door.segment.close())
 
     def _seal(self, segment: Segment | None) -> None:
@@ -250,7 +199,7 @@ class Settler:
     # -- passages --------------------------------------------------------------------------------
 
     def _settle(self, gone: Gone) -> None:
-        with self._door.changed:
+        with self._door.lock:
             self._door.tracker.settle(gone)
 
     def _passed(
@@ -267,6 +216,62 @@ class Settler:
         messages = answers.alarms(committed.events, identity, label, gone.last_sequence, receipt)
         for message in messages:
             self._tell(message)
+
+
+class Resettler(Settler):
+    """Settles while no stream is open: tells nobody, waits until all is durable."""
+
+    def __init__(self, door: Door) -> None:
+        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        super().__init__(door, self._finished.put, _tell_nobody)
+
+    def drain(self) -> None:
+        """Submit what is queued and wait until all of it is durable. Raises LedgerStopped."""
+        self.dispatcher.pump()
+        while not self.dispatcher.idle:
+            with suppress(queue.Empty):
+                self.dispatcher.done(self._finished.get(timeout=_WAIT_SECONDS))
+            self.dispatcher.pump()
+
+    def sum_up(self, seen_at_ns: int) -> None:
+        """Journal one alarm for those suppressed, if any, however long the sequencer has no room;
+        durable on return.
+        """
+        suppressed = self._door.alarms.suppressed
+        while suppressed.count:
+            try:
+                future = self.submit_summary(seen_at_ns)
+            except QueueFull:
+                time.sleep(_WAIT_SECONDS)
+                continue
+            self.summed_up(future.result(), suppressed.from_sequence)
+            return
+
+    def resume_segment(self, position: Position) -> None:
+        """Count again what is durable after the last segment that the journal has.
+
+        Reads at most a segment, and those that were complete and not journalled. LedgerCorrupt if a
+        batch is not there. Durable on return.
+        """
+        door = self._door
+        with self._parts.ledger.read() as state:
+            first = next_segment(state, door.portal_id, position.epoch)
+        if first > position.last_sequence + 1:
+            raise LedgerCorrupt(
+                "read log", f"ends before batch {first - 1}, which is in the journal"
+            )
+        door.segment = OpenSegment(self._parts.retention, first)
+        batches = self._parts.read_log.packed(door.portal_id, position.epoch, first)
+        for expected in range(first, position.last_sequence + 1):
+            sequence, packed = next(batches, (0, b""))
+            if sequence != expected:
+                raise LedgerCorrupt(f"read log, batch {expected}", "is missing")
+            self._seal(door.segment.add(sequence, stored_of(packed, unpack_block(packed))))
+        self.drain()
+
+
+def _tell_nobody(_: StreamResponse) -> None:
+    """For what is settled while no stream is open."""
 
 
 def _tell_nothing(_: Committed) -> None:

@@ -83,7 +83,7 @@ def campaign(directory: Path, seed: int) -> None:
         assert not read(stream, used)
         site.pass_time(100 * DAY)
         assert read(stream, stream.next_sequence * 10)
-        site.desk.stop()
+        site.stop_desk()
         site.read_log.flush()
         Pruner(site.parts).prune()
         sealed = site.events("read_segment_sealed")

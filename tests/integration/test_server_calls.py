@@ -335,12 +335,16 @@ def test_calls_and_streams_are_limited_and_health_is_not(tmp_path: Path) -> None
 def test_call_without_a_request_is_cut(
     running: Running, registrar: grpc.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grpc_api.calls.REQUEST_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("grpc_api.limits.REQUEST_SECONDS_MAX", 0.2)
     sent: queue.Queue[bytes | None] = queue.Queue()
     pending = registrar.stream_unary(REGISTER).future(iter(sent.get, None), timeout=20)
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as caught:
         pending.result()
-    assert pending.code() == grpc.StatusCode.CANCELLED
+    failure = failure_of(caught.value)
+    assert (failure.code, failure.reason) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "REQUEST_LATE",
+    )
     sent.put(None)
     wait_until(lambda: running.service.gate.count(CallKind.CALL) == 0)
 
@@ -348,13 +352,17 @@ def test_call_without_a_request_is_cut(
 def test_health_check_without_a_request_is_cut(
     registrar: grpc.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grpc_api.server.REQUEST_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("grpc_api.limits.REQUEST_SECONDS_MAX", 0.2)
     sent: queue.Queue[bytes | None] = queue.Queue()
     check = registrar.stream_unary("/grpc.health.v1.Health/Check")
     pending = check.future(iter(sent.get, None), timeout=20)
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as caught:
         pending.result()
-    assert pending.code() == grpc.StatusCode.CANCELLED
+    failure = failure_of(caught.value)
+    assert (failure.code, failure.reason) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "REQUEST_LATE",
+    )
     sent.put(None)
 
 

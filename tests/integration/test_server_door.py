@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import queue
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,12 +22,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from core.errors import SettingsError
 from core.procedures.table import QUERIES, handlers
 from core.store.v1 import rows_pb2
-from grpc_api.calls import Calls
-from grpc_api.deadlines import Watchdog
-from grpc_api.limits import CallKind
+from grpc_api.limits import CallKind, Context
 from grpc_api.logs import configure_logs
 from grpc_api.service import STREAM_RPC
-from grpc_api.table import RpcKind, build_handlers, build_rpcs, public_services
+from grpc_api.table import Rpc, RpcKind, build_handlers, build_rpcs, public_services
 from jinku.type.v1.place_pb2 import Antenna
 from jinku.type.v1.tag_pb2 import AntennaSide
 from jinku.v1.portal_pb2 import Hello, StreamRequest, StreamResponse
@@ -134,7 +131,7 @@ def test_reflection_does_not_show_rows(running: Running, asked: dict[str, str]) 
     assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_idle_reflection_takes_few_threads(running: Running) -> None:
+def test_idle_reflections_are_few(running: Running) -> None:
     channel = running.auditor()
     path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     asked = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
@@ -245,70 +242,25 @@ def test_foreign_lines_lose_their_arguments() -> None:
     assert "LABEL" not in text
 
 
-class Chatty:
-    """A desk that says much and looks at nothing."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-
-    def stream(self, request_iterator: Any, context: Any, caller: Any) -> Iterator[bytes]:
-        next(request_iterator)
-        try:
-            while True:
-                yield b"x" * (1 << 16)
-        finally:
-            self.closed.set()
-
-
-def test_client_that_never_reads_loses_its_stream(tmp_path: Path) -> None:
-    with running_service(tmp_path, SERVER__WRITE_DEADLINE_SECONDS="0.3") as running:
-        desk = Chatty()
-        service = running.service
-        calls: Calls = service.calls
-        calls.streams[STREAM_RPC] = desk  # type: ignore[index]
-        calls.authority.authorise = lambda peer, rpc: None  # type: ignore[method-assign,assignment,return-value]
-        channel = running.auditor()
-        responses = channel.stream_stream(STREAM)(iter([b"hello"]), timeout=20)
-        # Nothing is read: flow control stops the writer, and the watchdog the stream.
-        assert desk.closed.wait(10)
-        wait_until(lambda: service.gate.count(CallKind.STREAM) == 0)
-        with pytest.raises(grpc.RpcError):
-            for _ in responses:
-                pass
-        assert responses.code() == grpc.StatusCode.CANCELLED
-
-
-def test_watchdog_leaves_a_silent_stream_alone() -> None:
-    watchdog = Watchdog(0.1)
-    watchdog.start()
-    cancelled = threading.Event()
-    release = threading.Event()
-
-    def slow() -> Iterator[int]:
-        yield 1
-        release.wait(0.4)
-        yield 2
-
-    try:
-        guarded = watchdog.guard_writes(slow(), cancelled.set, 0.1)
-        assert [next(guarded), next(guarded)] == [1, 2]
-        assert not cancelled.is_set()
-        # Now an item is out and nobody asks for the next.
-        assert cancelled.wait(2)
-    finally:
-        watchdog.stop()
-
-
 def test_handlers_have_no_serialisers() -> None:
     """Bytes in, bytes out: what was received is what is digested."""
     rpcs = build_rpcs(public_services(), handlers(frozenset), QUERIES)
-    built = build_handlers(rpcs, lambda *_: b"", lambda *_: iter([]))
+    built = build_handlers(rpcs, Nobody().unary, Nobody().stream)
     assert len(built) == len(public_services())
     for rpc in rpcs:
         details = Details(f"/{rpc.name}")
         (method,) = [found for h in built if (found := h.service(details)) is not None]
         assert method.request_deserializer is None
         assert method.response_serializer is None
+
+
+class Nobody:
+    """Answers nothing."""
+
+    async def unary(self, rpc: Rpc, context: Context) -> bytes:
+        return b""
+
+    async def stream(self, rpc: Rpc, context: Context) -> None: ...
 
 
 class Details(grpc.HandlerCallDetails):

@@ -18,12 +18,15 @@ from core.ledger.ledger import Ledger
 from core.ledger.tables import IndexKind
 from core.portal.challenges import ChallengeBook
 from core.portal.desk import PortalDesk
+from core.portal.floor import Floor
+from core.portal.outbound import Outbound
 from core.portal.parts import Parts
 from core.portal.session import End, PortalSession
 from core.readlog.log import ReadLog
 from core.realm import principal_of
 from core.sequencer import Sequencer
 from core.settings import PortalSettings, ReadLogSettings
+from grpc_api.loop import LoopThread
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.tag_pb2 import TagScheme
 from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamResponse
@@ -63,26 +66,37 @@ def found_site(directory: Path, tags: int = 4, counter_tags: int = 2) -> None:
     registrar.ledger.close()
 
 
-class Ear:
+class Ear(Outbound):
     """What one stream was told; waits for what is to come."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: LoopThread) -> None:
+        super().__init__()
+        self.loop = loop.loop
         self.changed = threading.Condition()
         self.heard: list[StreamResponse] = []
-        self.end: End | None = None
-        # Set: `send` blocks, as towards a client that does not read.
+        # As towards a client that does not read.
         self.deaf = False
+        self.over = False
 
-    def send(self, response: StreamResponse) -> None:
+    @property
+    def has_room(self) -> bool:
+        return not self.deaf or self.over
+
+    def put(self, response: StreamResponse) -> None:
         with self.changed:
-            self.changed.wait_for(lambda: not self.deaf or self.end is not None)
-            self.heard.append(response)
+            if not self.over:
+                self.heard.append(response)
             self.changed.notify_all()
 
-    def on_end(self, end: End) -> None:
+    def close(self, *, keep: bool) -> None:
         with self.changed:
-            self.end = end
+            self.over = True
             self.changed.notify_all()
+
+    def listen(self) -> None:
+        """Read again."""
+        self.deaf = False
+        self.loop.call_soon_threadsafe(self.on_room)
 
     def of(self, kind: str) -> list[Any]:
         with self.changed:
@@ -160,6 +174,7 @@ class Site:
             on_stop=self.failures.append, clock=lambda: self.now_ns,
         )  # fmt: skip
         self.sequencer.start()
+        self.loop = LoopThread()
         self.read_log = ReadLog(
             self.directory / "readlog", self.keys.readlog_key, map_gib=1,
             on_stop=self.failures.append,
@@ -177,6 +192,7 @@ class Site:
             ),
             settings=self.settings,
             principal=principal_of(TRUST_DOMAIN, REALM, "service", "jinkud"),
+            floor=Floor(self.loop.loop),
             retention=self.retention,
             on_failure=self.failures.append,
             on_incident=self.incidents.append,
@@ -189,11 +205,16 @@ class Site:
         return self
 
     def close(self) -> None:
-        self.desk.stop()
+        self.stop_desk()
+        self.parts.floor.close()
+        self.loop.close()
         self.read_log.close()
         self.sequencer.stop()
         self.ledger.close()
         self.directory_of_tags.arena.close()
+
+    def stop_desk(self) -> None:
+        self.loop.run(self.desk.stop())
 
     def _count_untracked(self, reads: int) -> None:
         self.untracked += reads
@@ -216,10 +237,10 @@ class Site:
     def stream(
         self, name: str = "gate-1", epoch: int = 1, antennas: Iterable[int] = (INNER, OUTER)
     ) -> Stream:
-        ear = Ear()
+        ear = Ear(self.loop)
         hello = Hello(portal_epoch=epoch, antennas=antennas, frequencies_khz=[920_625, 921_125])
-        session = self.desk.open(self.portal_id(name), hello, ear.send, ear.on_end)
-        return Stream(self, session, ear)
+        session = self.loop.run(self.desk.open(self.portal_id(name), hello, ear))
+        return Stream(self, Session(session, self.loop), ear)
 
     def events(self, kind: str) -> list[Any]:
         """Every event of a kind in the journal."""
@@ -235,11 +256,49 @@ class Site:
 
 
 @dataclass
+class Session:
+    """A session, for threads other than its own."""
+
+    inner: PortalSession
+    loop: LoopThread
+
+    @property
+    def end(self) -> End | None:
+        return self.inner.end
+
+    def receive(self, batch: ReadBatch, size: int | None = None) -> None:
+        self.loop.run(self.inner.receive(batch, size))
+
+    def stop(self, end: End) -> None:
+        self.loop.run(self.inner.stop(end))
+
+    def finish(self, *, wait_quiet: bool) -> None:
+        self.call(lambda: self.inner.finish(wait_quiet=wait_quiet))
+
+    def fail(self, error: BaseException) -> None:
+        self.call(lambda: self.inner.fail(error))
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Done in the loop's thread on return."""
+
+        async def done() -> None:
+            work()
+
+        self.loop.run(done())
+
+    def wait_told(self) -> End:
+        """What the stream was told at its end."""
+        eventually(lambda: self.inner.told is not None)
+        assert self.inner.told is not None
+        return self.inner.told
+
+
+@dataclass
 class Stream:
     """A portal's side."""
 
     site: Site
-    session: PortalSession
+    session: Session
     ear: Ear
     next_sequence: int = 0
 

@@ -51,7 +51,7 @@ def told(stream: Stream, count: int) -> list[tuple[bytes, int]]:
 def settle(site: Site, stream: Stream) -> None:
     """All that was sent is judged, durable and told."""
     stream.send_durable([Read(BOX, 77, 0)])
-    eventually(lambda: not stream.session._door.unsettled)
+    eventually(lambda: not stream.session.inner._door.unsettled)
 
 
 def test_tag_frozen_in_the_field_is_held_at_its_next_read(site: Site) -> None:

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ def test_end_while_a_batch_is_judged(site: Site, monkeypatch: Any, end: End) -> 
         return verify(*given)
 
     with monkeypatch.context() as slowed:
+        # As large batches are: beside the loop.
+        slowed.setattr(session_module, "JUDGED_HERE_MAX", 0)
         slowed.setattr(door_module, "verify_batch", slow)
         receiving = in_thread(lambda: stream.session.receive(stream.batch([Read(BOX, OUTER, 0)])))
         assert judging.wait(SECONDS_MAX)
@@ -78,7 +80,7 @@ def test_end_while_a_batch_is_judged(site: Site, monkeypatch: Any, end: End) -> 
         go_on.set()
         join(receiving)
         join(ending)
-    join(stream.session._thread)
+    assert stream.session.wait_told() is end
     newer = site.stream()
     assert newer.next_sequence == 2
     newer.send_durable([Read(BOX, OUTER, 1)])
@@ -89,7 +91,7 @@ def test_orderly_end_after_the_line_broke_waits_for_nothing(site: Site) -> None:
     stream = site.stream()
     stream.send_durable(crossing(BOX)[:10])
     # The reader sees the end of requests at the moment at which the call is given up.
-    stream.session._close(End.FINISHED, wait_quiet=False)
+    stream.session.call(lambda: stream.session.inner._close(End.FINISHED, wait_quiet=False))
     stream.session.finish(wait_quiet=True)
     join(in_thread(lambda: stream.session.stop(End.ABANDONED)))
     assert site.events("passage_recorded") == []
@@ -98,9 +100,9 @@ def test_orderly_end_after_the_line_broke_waits_for_nothing(site: Site) -> None:
 def test_opening_that_nobody_waits_for_ends_nobody_s_stream(site: Site) -> None:
     stream = site.stream()
     hello = Hello(portal_epoch=1, antennas=[INNER], frequencies_khz=[920_625])
-    ear = Ear()
+    ear = Ear(site.loop)
     with pytest.raises(HelloRefused) as refused:
-        site.desk.open(site.portal_id(), hello, ear.send, ear.on_end, lambda: False)
+        site.loop.run(site.desk.open(site.portal_id(), hello, ear, lambda: False))
     assert refused.value.fault is HelloFault.GONE
     stream.send_durable([Read(BOX, OUTER, 0)])
     assert ear.heard == []
@@ -127,12 +129,11 @@ def test_nothing_is_told_after_the_ledger_failed(site: Site) -> None:
     stream = site.stream()
     stream.send_durable([Read(BOX, 77, 0)])
     site.desk.fail(LedgerStopped("the outcome of a commit is unknown"))
-    assert stream.ear.end is End.FAILED
+    assert stream.session.wait_told() is End.FAILED
     with pytest.raises(SessionEnded):
         stream.session.receive(stream.batch([Read(BOX, OUTER, 0)]))
     with pytest.raises(HelloRefused):
         site.stream()
-    join(stream.session._thread)
 
 
 def test_very_many_commands_hold_the_portal_up_and_not_its_acknowledgements(
@@ -165,15 +166,29 @@ def test_very_many_commands_hold_the_portal_up_and_not_its_acknowledgements(
     assert len(stream.ear.wait("alarm", most + 3)) == most + 3
 
 
+def hold_commits(site: Site) -> Callable[[], None]:
+    """Nothing becomes durable until the result is called."""
+    go_on, commit = threading.Event(), site.read_log._commit
+
+    def wait(writes: Any) -> None:
+        assert go_on.wait(SECONDS_MAX)
+        commit(writes)
+
+    site.read_log._commit = wait  # type: ignore[method-assign]
+    return go_on.set
+
+
 def test_acknowledgements_stay_small(tmp_path: Path) -> None:
     with site_in(tmp_path, batches_in_flight_max=64) as site:
         stream = site.stream()
-        stream.ear.deaf = True
-        for _ in range(20):
-            stream.send([Read(BOX, OUTER, 0)] * 7000, evidence=bytes(16 * 7000))
-        with stream.ear.changed:
-            stream.ear.deaf = False
-            stream.ear.changed.notify_all()
+        batches = []
+        for at in range(20):
+            batches.append(stream.batch([Read(BOX, OUTER, 0)] * 7000, evidence=bytes(16 * 7000)))
+            batches[-1].sequence = at + 1
+        release = hold_commits(site)
+        for batch in batches:
+            stream.session.receive(batch)
+        release()
         stream.ear.wait_durable(20)
         sizes = [len(one.SerializeToString()) for one in stream.ear.of("acknowledgement")]
         assert max(sizes) < 120_000
@@ -226,9 +241,7 @@ class Racer:
             stream.session.stop(End.ABANDONED)
         elif way < 0.7:
             stream.session.finish(wait_quiet=False)
-        with stream.ear.changed:
-            stream.ear.deaf = False
-            stream.ear.changed.notify_all()
+        stream.ear.listen()
 
 
 def race(site: Site, seed: int, seconds: float) -> None:
@@ -242,7 +255,7 @@ def race(site: Site, seed: int, seconds: float) -> None:
         site.pass_time(0.01)
         time.sleep(0.01)
     # Also ends whoever waits for a stream that does not read.
-    join(in_thread(site.desk.stop))
+    join(in_thread(site.stop_desk))
     for thread in threads:
         join(thread)
     kept = site.reads_kept()

@@ -62,7 +62,7 @@ def send(stream: Stream, batches: int, seconds: float = 0.1) -> None:
 
 def settle(stream: Stream) -> None:
     """End the stream: all that was taken is settled."""
-    stream.site.desk.stop()
+    stream.site.stop_desk()
     stream.site.read_log.flush()
 
 

@@ -381,7 +381,7 @@ def test_newer_stream_supersedes(site: Site) -> None:
     for _ in range(5):
         older.send([Read(BOX, OUTER, 0)])
     newer = site.stream()
-    assert older.ear.end is End.SUPERSEDED
+    assert older.session.inner.told is End.SUPERSEDED
     assert newer.next_sequence == 6
     with pytest.raises(SessionEnded):
         older.session.receive(older.batch([Read(BOX, OUTER, 0)]))
@@ -508,7 +508,7 @@ def test_orderly_end_decides_what_is_quiet(site: Site) -> None:
     stream.send_durable(crossing(BOX))
     stream.session.finish(wait_quiet=True)
     site.pass_time(3)
-    eventually(lambda: stream.ear.end is End.FINISHED)
+    assert stream.session.wait_told() is End.FINISHED
     assert len(stream.ear.of("passage")) == 1
 
 
@@ -605,7 +605,7 @@ def test_failed_stream_stands_on_what_is_durable(site: Site, monkeypatch: Any) -
     with monkeypatch.context() as broken:
         broken.setattr("core.portal.answers.presentations", None)
         stream.send([Read(tam1_identity(1), OUTER, 0)])
-        eventually(lambda: stream.ear.end is End.FAILED)
+        assert stream.session.wait_told() is End.FAILED
     assert len(site.incidents) == 1
     site.incidents.clear()
     stream = site.stream()
@@ -626,7 +626,7 @@ def test_nothing_is_acknowledged_after_a_failed_commit(site: Site, monkeypatch: 
 
     monkeypatch.setattr(site.read_log, "_commit", fail)
     stream.send([Read(BOX, OUTER, 1)])
-    eventually(lambda: stream.ear.end is End.FAILED)
+    assert stream.session.wait_told() is End.FAILED
     assert list(stream.ear.acknowledged()) == [1]
     assert len(site.failures) == 1
     with pytest.raises(SessionEnded):
