@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
@@ -21,6 +22,7 @@ from core.ledger.ledger import Ledger
 from core.ledger.tables import SEGMENTS, SERVICES
 from core.portal.challenges import ChallengeBook
 from core.portal.desk import PortalDesk
+from core.portal.floor import Floor
 from core.portal.parts import Parts
 from core.portal.retention import Pruner
 from core.procedures.table import QUERIES, handlers
@@ -34,11 +36,11 @@ from jinku.type.v1.tag_pb2 import Verdict
 from . import errors
 from .calls import Calls, StreamDesk, note_incident
 from .certificates import check_server_files
-from .deadlines import REQUEST_SECONDS_MAX, Watchdog
 from .founding import ledger_path, read_log_path
 from .identity import Authority
 from .limits import CallKind, Gate
 from .logs import configure_logs
+from .loop import LoopThread
 from .metrics import Metrics, MetricsServer
 from .portal import PortalStreams
 from .server import Door
@@ -48,6 +50,7 @@ log = structlog.get_logger()
 
 VERDICT_NAMES = [name.removeprefix("VERDICT_") for name in Verdict.keys()]  # noqa: SIM118
 STREAM_RPC = "jinku.v1.PortalService/Stream"
+QUERY_THREADS = 4
 # For what was decided before the drain's deadline to reach its callers.
 FLUSH_SECONDS = 0.2
 
@@ -195,11 +198,10 @@ class Service:
 
     def _open_door(self, keys: RealmKeys) -> None:
         server, opened = self.settings.server, self._opened
-        self.watchdog = Watchdog(
-            min(server.write_deadline_seconds, REQUEST_SECONDS_MAX), self.metrics.call_cut
-        )
-        self.watchdog.start()
-        opened.callback(self.watchdog.stop)
+        self.loop = LoopThread()
+        opened.callback(self.loop.close)
+        readers = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="query")
+        opened.callback(readers.shutdown, wait=False, cancel_futures=True)
         self.calls = calls = Calls(
             ledger=self.ledger,
             sequencer=self.sequencer,
@@ -208,15 +210,14 @@ class Service:
             authority=Authority(self.ledger),
             streams=self._open_streams(keys),
             gate=self.gate,
-            watchdog=self.watchdog,
             metrics=self.metrics,
-            write_deadline_seconds=server.write_deadline_seconds,
+            readers=readers,
         )
         services = public_services()
         rpcs = build_rpcs(services, self.handlers, QUERIES)
         self.metrics_listen = self._open_metrics()
         handlers = build_handlers(rpcs, calls.unary, calls.stream)
-        self.door = Door(server, handlers, services, self.watchdog)
+        self.door = Door(server, handlers, services, self.loop)
         opened.callback(self.door.stop, 0)
         self.door.start()
         self.metrics.serving(True)
@@ -227,6 +228,8 @@ class Service:
         challenges = ChallengeBook.of(
             keys.challenge_key, portal.live_challenge_seconds, portal.spool_challenge_hours
         )
+        floor = Floor(self.loop.loop)
+        self._opened.callback(floor.close)
         parts = Parts(
             ledger=self.ledger,
             directory=self.directory,
@@ -235,6 +238,7 @@ class Service:
             challenges=challenges,
             settings=portal,
             principal=self.principal,
+            floor=floor,
             retention=self.settings.readlog,
             on_failure=self.fail,
             on_incident=self._note_incident,
@@ -242,7 +246,7 @@ class Service:
             on_untracked=self.metrics.portal_untracked,
         )
         self.desk = PortalDesk(parts)
-        self._opened.callback(self.desk.stop)
+        self._opened.callback(lambda: self.loop.run(self.desk.stop()))
         self.replayed_batches = self.desk.start()
         pruner = Pruner(parts)
         self._opened.callback(pruner.stop)
@@ -250,7 +254,13 @@ class Service:
         self.metrics.watch_stages(
             parts.profiles.batches, lambda: parts.profiles.seconds(self.read_log.commit_ns)
         )
-        return {STREAM_RPC: PortalStreams(self.desk, is_open=lambda: self.gate.is_open)}
+        streams = PortalStreams(
+            self.desk,
+            self.settings.server.write_deadline_seconds,
+            is_open=lambda: self.gate.is_open,
+            on_cut=self.metrics.call_cut,
+        )
+        return {STREAM_RPC: streams}
 
     def _note_incident(self, error: BaseException) -> None:
         note_incident(error, STREAM_RPC)
