@@ -35,6 +35,7 @@ class Role(StrEnum):
 
     REGISTRAR = "REGISTRAR"
     AUDITOR = "AUDITOR"
+    PRIVACY_OFFICER = "PRIVACY_OFFICER"
     PORTAL = "PORTAL"
 
 
@@ -115,6 +116,7 @@ def caller(state: State, principal: Principal, realm: int, trust_domain: str) ->
 
 _REGISTRAR = frozenset({Role.REGISTRAR})
 _READERS = frozenset({Role.REGISTRAR, Role.AUDITOR})
+_PRIVACY = frozenset({Role.PRIVACY_OFFICER})
 
 # By the RPC's full name. Checkpoints and hashes may be public; entries need the auditor's role.
 MAY_CALL: Mapping[str, frozenset[Role]] = MappingProxyType(
@@ -128,6 +130,13 @@ MAY_CALL: Mapping[str, frozenset[Role]] = MappingProxyType(
         "jinku.v1.RegistryService.UnfreezeTag": _REGISTRAR,
         "jinku.v1.RegistryService.RetireTag": _REGISTRAR,
         "jinku.v1.RegistryService.GetContainer": _READERS,
+        "jinku.v1.RegistryService.RegisterContact": _REGISTRAR,
+        "jinku.v1.RegistryService.ChangeContact": _REGISTRAR,
+        "jinku.v1.RegistryService.EndContact": _REGISTRAR,
+        "jinku.v1.RegistryService.GetContact": _READERS | _PRIVACY,
+        "jinku.v1.RegistryService.ReadContact": _REGISTRAR | _PRIVACY,
+        "jinku.v1.RegistryService.RequestErasure": _REGISTRAR | _PRIVACY,
+        "jinku.v1.RegistryService.ConfirmErasure": _PRIVACY,
         "jinku.v1.PortalService.Stream": frozenset({Role.PORTAL}),
         "jinku.v1.LedgerService.GetEntry": frozenset({Role.AUDITOR}),
         "jinku.v1.LedgerService.GetProof": _READERS,

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from core.ids import make_id
-from core.ledger.tables import State
+from core.ledger.tables import State, Table
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.command_pb2 import CommandId, Extra
@@ -38,6 +38,18 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A row beside the journal, committed with the entry; None removes it.
+
+    Of a table in `BESIDE` alone: replay knows nothing of it.
+    """
+
+    table: Table[Any]
+    key: bytes
+    row: Message | None
+
+
+@dataclass(frozen=True)
 class Decision:
     """Events, or reasons why not.
 
@@ -47,6 +59,7 @@ class Decision:
     events: Sequence[Event] = ()
     reasons: Sequence[ReasonRecord] = ()
     extras: Sequence[Extra] = ()
+    beside: Sequence[Beside] = ()
 
     @property
     def accepted(self) -> bool:

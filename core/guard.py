@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +33,18 @@ ZERO_IS_DECIDED = frozenset({"jinku.type.v1.TagScheme"})
 
 # The natural id of a certificate (design, section 7); the settings ask the same of a service.
 NATURAL_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+TELEPHONE = re.compile(r"\+?[0-9(][0-9 ()-]*[0-9]", re.A)
 PATTERNS = {
     "jinku.v1.RegisterPortalRequest.name": NATURAL_ID,
     "jinku.v1.RegisterVaultRequest.time_zone": re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*", re.A),
+    "jinku.v1.RegisterContactRequest.telephone": TELEPHONE,
+    "jinku.v1.ChangeContactRequest.telephone": TELEPHONE,
 }
+# Control, format, surrogate, private-use and unassigned characters, line and paragraph separators:
+# no one can tell by looking that they are there.
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# 32 random bytes have fewer different values less than once in 10^19.
+SALT_VALUES_MIN = 16
 
 _SIZED = frozenset({FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING})
 _FLOATING = frozenset({FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE})
@@ -57,6 +66,8 @@ class FieldRule:
     message: Descriptor | None
     pattern: re.Pattern[str] | None
     is_command_id: bool
+    is_personal: bool
+    is_salt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,10 @@ class _Walk:
         elif rule.pattern or rule.size_min or self.size is None or rule.size_max < self.size:
             value = getattr(message, rule.name)
             self.sized(value, rule.size_min, rule.size_max, path)
+            if rule.is_personal and (fault := text_fault(value)):
+                self.add(path, fault, ViolationKind.VALUE)
+            if rule.is_salt and len(set(value)) < SALT_VALUES_MIN:
+                self.add(path, "must be random", ViolationKind.VALUE)
             if rule.pattern and not rule.pattern.fullmatch(value):
                 asked = f"must look like {rule.pattern.pattern}"
                 self.add(path, asked, ViolationKind.VALUE)
@@ -165,6 +180,15 @@ class _Walk:
             self.add(path, asked, ViolationKind.VALUE)
 
 
+def text_fault(text: str) -> str:
+    """What is wrong with a text about a person; empty if nothing. Never quotes it."""
+    if not unicodedata.is_normalized("NFC", text):
+        return "must be in Unicode normalisation form C"
+    if not UNSEEN.isdisjoint(map(unicodedata.category, text)):
+        return "has characters that cannot be seen"
+    return "" if text == text.strip() else "begins or ends with a space"
+
+
 def _range(least: int, greatest: int) -> str:
     if not greatest:
         return f"at least {least}"
@@ -203,6 +227,8 @@ def _field_rule(field: FieldDescriptor) -> FieldRule:
         message=field.message_type,
         pattern=PATTERNS.get(field.full_name),
         is_command_id=_is_command_id(field),
+        is_personal=field.type == FieldDescriptor.TYPE_STRING and is_personal(field),
+        is_salt=_is_salt(field),
     )
 
 
@@ -233,6 +259,22 @@ def _bounds(field: FieldDescriptor) -> options_pb2.Bounds:
     return bounds
 
 
+def sensitivity(field: Any) -> int:
+    """The mark of a field; Any, because the stubs know two kinds of FieldDescriptor."""
+    extension: Any = options_pb2.FieldMark.sensitivity
+    return int(field.GetOptions().Extensions[extension])
+
+
+def is_personal(field: Any) -> bool:
+    """Whether its value is about a person."""
+    return sensitivity(field) == options_pb2.SENSITIVITY_PERSONAL
+
+
+def _is_salt(field: Any) -> bool:
+    """What keeps a request's digest from being guessed."""
+    return bool(field.name == "salt" and field.type == FieldDescriptor.TYPE_BYTES)
+
+
 def check_schema(request: Descriptor) -> list[str]:
     """What a request's type, and all it can hold, lacks for the guard to bound it; one line each.
 
@@ -248,16 +290,36 @@ def check_schema(request: Descriptor) -> list[str]:
             wrong.append(f"{field.full_name}: no greatest size")
         elif field.is_repeated and field.type in _SIZED and not bounds.element_max:
             wrong.append(f"{field.full_name}: no greatest size of an element")
+    fields = list(_reachable(request))
+    if any(is_personal(field) for field in fields):
+        # The journal keeps the digest of every request for ever, and extras as they are.
+        if not any(_is_salt(field) and _bounds(field).min for field in request.fields):
+            wrong.append(f"{request.full_name}: personal values without a salt")
+        if any(field.name == "extras" for field in request.fields):
+            wrong.append(f"{request.full_name}: personal values with extras")
     return wrong
 
 
 def check_stored(message: Descriptor) -> list[str]:
-    """What a stored type may not hold: maps have no order and floats no one value; one line each."""
+    """What a stored type may not hold: maps have no order and floats no one value, personal and
+    secret values are never erased from where it is stored; one line each.
+    """
     return [
-        f"{field.full_name}: {'a map' if _is_map(field) else 'a float'}"
+        f"{field.full_name}: {fault}"
         for field in _reachable(message)
-        if _is_map(field) or field.type in _FLOATING
+        if (fault := _stored_fault(field))
     ]
+
+
+def _stored_fault(field: FieldDescriptor) -> str:
+    if _is_map(field):
+        return "a map"
+    if field.type in _FLOATING:
+        return "a float"
+    mark = sensitivity(field)
+    if mark == options_pb2.SENSITIVITY_PERSONAL:
+        return "personal"
+    return "secret" if mark == options_pb2.SENSITIVITY_SECRET else ""
 
 
 def _is_map(field: FieldDescriptor) -> bool:

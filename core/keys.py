@@ -46,13 +46,13 @@ class RealmKeys:
     def create(cls, directory: Path) -> RealmKeys:
         """Draw a new realm secret and store it. KeyFileError if there is one already."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_new(directory / REALM_SECRET_FILE, secrets.token_bytes(REALM_SECRET_SIZE))
+        write_new_key(directory / REALM_SECRET_FILE, secrets.token_bytes(REALM_SECRET_SIZE))
         return cls.load(directory)
 
     @classmethod
     def load(cls, directory: Path) -> RealmKeys:
         """Derive the keys from the stored secret. KeyFileError names the file and what to do."""
-        secret = _read(directory / REALM_SECRET_FILE, REALM_SECRET_SIZE)
+        secret = read_key(directory / REALM_SECRET_FILE, REALM_SECRET_SIZE)
         try:
             return cls(
                 row_key=_derive(secret, "rows", 64),
@@ -75,7 +75,7 @@ def create_tag_master(directory: Path, realm: int, version: int) -> None:
     """Draw a tag master for `realm` and store it. KeyFileError if that version is there already."""
     masters = directory / TAG_MASTER_DIRECTORY
     masters.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write_new(masters / f"{realm}-{version}.key", secrets.token_bytes(TAG_MASTER_SIZE))
+    write_new_key(masters / f"{realm}-{version}.key", secrets.token_bytes(TAG_MASTER_SIZE))
 
 
 def load_tag_masters(directory: Path) -> list[tuple[int, int, bytearray]]:
@@ -91,7 +91,7 @@ def load_tag_masters(directory: Path) -> list[tuple[int, int, bytearray]]:
         name = _TAG_MASTER_NAME.match(path.name)
         if name is None:
             raise KeyFileError(f"{path}: not named <realm>-<version>.key; move it elsewhere")
-        found.append((int(name[1]), int(name[2]), _read(path, TAG_MASTER_SIZE)))
+        found.append((int(name[1]), int(name[2]), read_key(path, TAG_MASTER_SIZE)))
     return found
 
 
@@ -106,7 +106,8 @@ def _derive(secret: bytearray, purpose: str, size: int) -> bytes:
     )
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def write_new_key(path: Path, content: bytes) -> None:
+    """A key file that was not there, durable on return. KeyFileError if it is there already."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -121,7 +122,8 @@ def _write_new(path: Path, content: bytes) -> None:
     sync_directory(path.parent.parent)
 
 
-def _read(path: Path, size: int) -> bytearray:
+def read_key(path: Path, size: int) -> bytearray:
+    """A key file of this size that only its owner may read. KeyFileError says what is wrong."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:

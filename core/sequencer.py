@@ -131,6 +131,8 @@ class Writer:
         if len(entry.header) > HEADER_SIZE_MAX:
             return DecideFailed(f"{header.command}: {len(entry.header)} bytes of header")
         record(header, events, writing.tables)
+        for beside in decision.beside:
+            writing.tables.put_beside(beside.table, beside.key, beside.row)
         writing.append(entry)
         return Committed(header.index, header, events, repeated=False)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
-Role = Literal["REGISTRAR", "AUDITOR"]
+Role = Literal["REGISTRAR", "AUDITOR", "PRIVACY_OFFICER"]
 PORT_MAX = 65_535
 
 
@@ -128,6 +128,64 @@ class ReadLogSettings(Section):
 
 
 class LogSettings(Section):
+class PersonalSettings(Section):
+    """How long personal values are kept, and how they are erased."""
+
+    # Counted from when somebody's office ended. No source of ours names a number; policy packs
+    # will.
+    retention_days: int = Field(default=1825, ge=0, le=36_500)
+    # Whose rule that is: told with every refusal and kept with every erasure.
+    retention_article: str = Field(default="personal.retention_days", min_length=1, max_length=64)
+    # How long a request to erase waits for its confirmation.
+    confirm_hours_max: float = Field(default=72.0, ge=0.001, le=24 * 31)
+
+
+class PublicSettings(Section):
+    """The public door: the newest checkpoint and hash tiles, for everybody, over plain HTTP."""
+
+    # host:port; empty: none.
+    listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")
+    connections_max: int = Field(default=32, ge=1, le=1024)
+    # A connection is cut after so long, whatever it is doing.
+    connection_seconds_max: float = Field(default=10.0, ge=0.1, le=600)
+    # Of all callers together; more are told 503.
+    requests_per_second_max: float = Field(default=200.0, ge=1, le=100_000)
+
+    _check_port = field_validator("listen")(check_port)
+
+
+class WitnessSettings(Section):
+    """A witness that is asked to cosign (witnesses.asked)."""
+
+    # Submission prefix, e.g. https://witness.example.org/
+    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")
+    # Its verifier key, name+id+key, as it prints it.
+    key: str = Field(pattern=r"^\S+$")
+    # Where its latest checkpoints are read; empty: the same prefix.
+    monitoring_url: str = Field(default="", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
+
+
+class WitnessesSettings(Section):
+    """Who cosigns this ledger's checkpoints, and what happens without them."""
+
+    asked: tuple[WitnessSettings, ...] = Field(default=(), max_length=16)
+    # So many of them make a checkpoint a witnessed one.
+    quorum: int = Field(default=1, ge=1, le=16)
+    interval_seconds: float = Field(default=1.0, ge=0.05, le=3600)
+    # For one question and its answer.
+    timeout_seconds: float = Field(default=5.0, ge=0.1, le=60)
+    # Entries that are not witnessed for so long make the health `witnesses` say NOT_SERVING.
+    late_seconds: float = Field(default=60.0, ge=1, le=86_400)
+    # At the start, when too few witnesses answer to know that none has seen a later checkpoint.
+    when_unreachable: Literal["refuse", "serve"] = "refuse"
+
+    @model_validator(mode="after")
+    def _check_quorum(self) -> WitnessesSettings:
+        if self.asked and self.quorum > len(self.asked):
+            raise ValueError(f"quorum is {self.quorum}, of {len(self.asked)} witnesses asked")
+        return self
+
+
     """Structured logs on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -145,3 +203,6 @@ class Settings(Section):
     portal: PortalSettings = PortalSettings()
     readlog: ReadLogSettings = ReadLogSettings()
     log: LogSettings = LogSettings()
+    personal: PersonalSettings = PersonalSettings()
+    public: PublicSettings = PublicSettings()
+    witnesses: WitnessesSettings = WitnessesSettings()

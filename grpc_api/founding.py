@@ -21,7 +21,11 @@ CERTIFICATES = "certificates"
 LEDGER = "ledger"
 READ_LOG = "readlog"
 FIRST_KEY_VERSION = 1
-DEMONSTRATION_SERVICES = (("registrar", ("REGISTRAR",)), ("auditor", ("AUDITOR",)))
+DEMONSTRATION_SERVICES = (
+    ("registrar", ("REGISTRAR",)),
+    ("auditor", ("AUDITOR",)),
+    ("privacy", ("PRIVACY_OFFICER",)),
+)
 
 TEMPLATE = """\
 # Settings of jinkud. Every key is explained in docs/configuration.md; what is left out has its

@@ -27,6 +27,8 @@ ALLOWED_KEYS = frozenset(
         "version", "profile", "realm", "listen", "metrics_listen", "ledger_size", "kernel",
         "setting", "signal", "pid", "exit_code", "seconds", "pending", "tags", "stage", "read_log",
         "streams", "calls", "expires_at", "sequence", "reads", "verdict", "where", "health",
+        "public_listen", "witness", "proven",
+        "generation",
     }
 )  # fmt: skip
 SCALARS = (str, int, float, bool, type(None))

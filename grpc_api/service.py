@@ -43,6 +43,7 @@ from .logs import configure_logs
 from .loop import LoopThread
 from .metrics import Metrics, MetricsServer
 from .portal import PortalStreams
+from .persons import open_eraser, open_office
 from .server import Door
 from .table import build_handlers, build_rpcs, public_services
 
@@ -162,9 +163,11 @@ class Service:
         keys = RealmKeys.load(settings.keys.directory)
         self.ledger = open_ledger(settings, keys)
         opened.callback(self.ledger.close)
-        self.directory = TagDirectory(self.ledger, load_tag_masters(settings.keys.directory))
-        opened.callback(self.directory.arena.close)
-        self.handlers = handlers(self.directory.loaded_keys)
+        self._open_witnesses()
+        self._open_directory(keys)
+        self.office = open_office(settings, self.ledger)
+        opened.callback(self.office.keys.close)
+        self.handlers = handlers(self.directory.loaded_keys, lambda: self.office)
         self.sequencer = Sequencer(
             self.ledger,
             self.handlers,
@@ -178,8 +181,11 @@ class Service:
         self.read_log = ReadLog(
             read_log_path(settings),
             keys.readlog_key,
+        self.eraser = open_eraser(self.office, self.sequencer, self.principal, note_incident)
             map_gib=settings.storage.readlog_map_gib,
             on_stop=self.fail,
+        opened.callback(self.eraser.stop)
+        self.eraser.start()
         )
         opened.callback(self.read_log.close)
         self.read_log.start()
@@ -355,3 +361,4 @@ class Service:
         """After a failure: lets waiting callers hear UNAVAILABLE, closes nothing else."""
         self.gate.wait_empty((CallKind.CALL,), grace_seconds)
         self.door.stop(FLUSH_SECONDS)
+        self.eraser.on_committed(committed)

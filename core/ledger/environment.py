@@ -13,7 +13,7 @@ import lmdb
 from core.errors import JinkuError, LedgerCorrupt
 from core.files import sync_directory
 from core.ledger import layout
-from core.ledger.tables import TABLES
+from core.ledger.tables import BESIDE, TABLES
 
 # What LMDB says of a file that it did not leave like this.
 _DAMAGE: Final = (
@@ -38,7 +38,8 @@ def open_environment(
         raise explain(error) from error
     try:
         env.reader_check()
-        numbers = [t.number for t in TABLES] + [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
+        numbers = [t.number for t in TABLES + BESIDE]
+        numbers += [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
         handles = {number: env.open_db(b"%d" % number) for number in numbers}
     except lmdb.Error as error:
         env.close()

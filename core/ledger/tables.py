@@ -15,6 +15,7 @@ import lmdb
 from google.protobuf.message import Message
 
 from core.ledger.seal import Sealer
+from core.store.v1 import personal_pb2 as personal
 from core.store.v1 import rows_pb2 as rows
 from jinku.type.v1.command_pb2 import CommandId
 
@@ -42,6 +43,11 @@ ALARMS: Final = Table(10, rows.AlarmRow)
 HISTORY: Final = Table(11, rows.HistoryRow)
 PASSAGES: Final = Table(12, rows.PassageRow)
 SEGMENTS: Final = Table(13, rows.SegmentRow)
+REFUSALS: Final = Table(14, rows.RefusalRow)
+SUBJECTS: Final = Table(20, personal.SubjectRow)
+CONTACTS: Final = Table(21, personal.ContactRow)
+ERASURES: Final = Table(22, personal.ErasureRow)
+WRAPPING: Final = Table(23, personal.WrappingRow)
 
 TABLES: Final[tuple[Table[Message], ...]] = (
     REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
@@ -49,6 +55,13 @@ TABLES: Final[tuple[Table[Message], ...]] = (
 )  # type: ignore[assignment]  # fmt: skip
 REALM_KEY: Final = bytes(16)
 
+
+# What lies beside the journal is committed with its entries, but no function of it; a replay does not
+# make it. Personal values and the keys to them, so that they can be erased; what no entry counts yet.
+SUBJECT_KEYS: Final = Table(40, personal.SubjectKeyRow)
+PERSONAL_VALUES: Final = Table(41, personal.PersonalValueRow)
+SUPPRESSED: Final = Table(42, rows.SuppressedRow)
+BESIDE: Final[tuple[Table[Message], ...]] = (SUBJECT_KEYS, PERSONAL_VALUES, SUPPRESSED)  # type: ignore[assignment]
 
 class IndexKind(StrEnum):
     """What a natural identifier names; part of the blinded key, so never renamed."""
@@ -81,6 +94,11 @@ def split_segment_key(key: bytes) -> tuple[bytes, int, int]:
 
 
 class State:
+def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes:
+    """Subject's id ‖ u64 index of the entry that commits to it ‖ u32 field."""
+    return subject_id + struct.pack(">QI", entry_index, field)
+
+
     """The tables as one transaction sees them. Reading only: what it hands out are copies."""
 
     def __init__(self, txn: lmdb.Transaction, handles: dict[int, lmdb._Database], sealer: Sealer):
@@ -174,3 +192,12 @@ class WritableState(State):
     def bind(self, kind: IndexKind, natural: bytes, id_: bytes) -> None:
         """Let a natural identifier stand for an id."""
         self.put(INDEX, self._sealer.blind(kind, natural), rows.IndexRow(id=id_))
+    def put_beside(self, table: Table[R], key: bytes, row: R | None) -> None:
+        """Write or remove a row that lies beside the journal. ValueError for any other table."""
+        if table.number not in {beside.number for beside in BESIDE}:
+            raise ValueError(f"table {table.number} is made by the journal alone")
+        if row is None:
+            self.delete(table, key)
+        else:
+            self.put(table, key, row)
+

@@ -21,6 +21,17 @@ from core.mechanisms.credentials import (
 from core.mechanisms.custody import apply_custody_moved
 from core.mechanisms.history import Where
 from core.mechanisms.incidents import apply_alarm_raised
+from core.mechanisms.personal import (
+    apply_contact_changed,
+    apply_contact_ended,
+    apply_contact_registered,
+    apply_erasure_requested,
+    apply_personal_values_read,
+    apply_subject_erased,
+    apply_subject_keys_rewrapped,
+    apply_wrapping_key_destroyed,
+    apply_wrapping_key_taken,
+)
 from core.mechanisms.presence import apply_passage_recorded
 from core.mechanisms.readlog import apply_read_segment_pruned, apply_read_segment_sealed
 from core.mechanisms.registry import (
@@ -52,6 +63,15 @@ APPLY: Mapping[str, Apply] = MappingProxyType(
         "alarm_raised": apply_alarm_raised,
         "read_segment_sealed": apply_read_segment_sealed,
         "read_segment_pruned": apply_read_segment_pruned,
+        "contact_registered": apply_contact_registered,
+        "contact_changed": apply_contact_changed,
+        "contact_ended": apply_contact_ended,
+        "personal_values_read": apply_personal_values_read,
+        "erasure_requested": apply_erasure_requested,
+        "subject_erased": apply_subject_erased,
+        "wrapping_key_taken": apply_wrapping_key_taken,
+        "subject_keys_rewrapped": apply_subject_keys_rewrapped,
+        "wrapping_key_destroyed": apply_wrapping_key_destroyed,
     }
 )
 

@@ -14,7 +14,7 @@ from core.store.v1.commands_pb2 import FoundRealm
 from jinku.event.v1.event_pb2 import Event, FoundingService, RealmFounded
 
 # A portal's rights come with its registration, so no service is founded with them.
-SERVICE_ROLES = frozenset({Role.REGISTRAR, Role.AUDITOR})
+SERVICE_ROLES = frozenset({Role.REGISTRAR, Role.AUDITOR, Role.PRIVACY_OFFICER})
 # What the entry's header has room for.
 SERVICES_MAX = 32
 # The service itself, under which it gives itself commands; nobody else has that name.

@@ -8,6 +8,10 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from core.decisions import Handler
+from core.personal.office import Office
+from core.procedures.contact_queries import CONTACT_QUERIES
+from core.procedures.contacts import OfficeOf, contact_handlers
+from core.procedures.erasure import erasure_handlers
 from core.procedures.portal import PORTAL_HANDLERS
 from core.procedures.queries import ALL_QUERIES, Query
 from core.procedures.registry import REGISTRY_HANDLERS
@@ -17,14 +21,21 @@ from core.procedures.tags import LoadedTagKeys, tag_handlers
 __all__ = ["QUERIES", "LoadedTagKeys", "Query", "handlers"]
 
 
-def handlers(loaded_keys: LoadedTagKeys) -> dict[type[Message], Handler]:
+def _no_office() -> Office:
+    raise LookupError("commands about persons need wrapping keys, and none were opened")
+
+
+def handlers(
+    loaded_keys: LoadedTagKeys, office: OfficeOf = _no_office
+) -> dict[type[Message], Handler]:
     """The commands that the writer takes, by type of request: callers' and the service's own.
 
-    `loaded_keys` tells which tag masters are loaded now. Deciding may ask it because replay decides
-    nothing. ValueError if a request has two handlers.
+    `loaded_keys` tells which tag masters are loaded now, `office` gives what opens personal values.
+    Deciding may ask them because replay decides nothing. ValueError if a request has two handlers.
     """
     own = [*PORTAL_HANDLERS.values(), *SEGMENT_HANDLERS]
-    return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys), *own])
+    persons = [*contact_handlers(office), *erasure_handlers(office)]
+    return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys), *persons, *own])
 
 
 def _by_request(all_handlers: Iterable[Handler]) -> dict[type[Message], Handler]:
@@ -37,5 +48,5 @@ def _by_request(all_handlers: Iterable[Handler]) -> dict[type[Message], Handler]
 
 
 QUERIES: Mapping[type[Message], Query] = MappingProxyType(
-    {query.request: query for query in ALL_QUERIES}
+    {query.request: query for query in (*ALL_QUERIES, *CONTACT_QUERIES)}
 )

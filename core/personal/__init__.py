@@ -1,0 +1,1 @@
+"""Personal values: committed to in the journal, sealed beside it, erased with their keys."""
