@@ -57,6 +57,10 @@ class LimitExceeded(JinkuError):
     """An entry, or a batch of them, is more than the log takes. Nothing was written."""
 
 
+class WitnessesUnreachable(JinkuError):
+    """Too few witnesses answered to know that none of them has seen a later checkpoint."""
+
+
 class QueueFull(JinkuError):
     """The writer has as many commands waiting as it takes.
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
 Role = Literal["REGISTRAR", "AUDITOR", "PRIVACY_OFFICER"]
 PORT_MAX = 65_535
+
+
+def check_port(listen: str) -> str:
+    if listen and int(listen.rpartition(":")[2]) > PORT_MAX:
+        raise ValueError(f"the port is 0 to {PORT_MAX}")
+    return listen
 
 
 class Section(BaseModel):
@@ -79,12 +85,7 @@ class ServerSettings(Section):
     # none.
     metrics_listen: str = Field(default="", pattern=r"^(\S+:\d{1,5})?$")
 
-    @field_validator("listen", "metrics_listen")
-    @classmethod
-    def _check_port(cls, value: str) -> str:
-        if value and int(value.rpartition(":")[2]) > PORT_MAX:
-            raise ValueError(f"the port is 0 to {PORT_MAX}")
-        return value
+    _check_port = field_validator("listen", "metrics_listen")(check_port)
 
 
 class SequencerSettings(Section):
@@ -127,7 +128,6 @@ class ReadLogSettings(Section):
     prune_interval_seconds: float = Field(default=300.0, ge=0.1, le=86_400)
 
 
-class LogSettings(Section):
 class PersonalSettings(Section):
     """How long personal values are kept, and how they are erased."""
 
@@ -186,6 +186,7 @@ class WitnessesSettings(Section):
         return self
 
 
+class LogSettings(Section):
     """Structured logs on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -202,7 +203,7 @@ class Settings(Section):
     sequencer: SequencerSettings = SequencerSettings()
     portal: PortalSettings = PortalSettings()
     readlog: ReadLogSettings = ReadLogSettings()
-    log: LogSettings = LogSettings()
     personal: PersonalSettings = PersonalSettings()
     public: PublicSettings = PublicSettings()
     witnesses: WitnessesSettings = WitnessesSettings()
+    log: LogSettings = LogSettings()

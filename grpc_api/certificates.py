@@ -253,6 +253,7 @@ def check_server_files(settings: Settings) -> datetime.datetime:
         for setting, listen in (
             ("server.listen", server.listen),
             ("server.metrics_listen", server.metrics_listen),
+            ("public.listen", settings.public.listen),
         ):
             if listen and not is_loopback(listen):
                 raise SettingsError(

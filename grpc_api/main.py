@@ -21,6 +21,7 @@ from core.errors import (
     LedgerInUse,
     LedgerStopped,
     SettingsError,
+    WitnessesUnreachable,
 )
 from core.settings import Settings
 
@@ -29,6 +30,7 @@ from .config import CONFIG_VARIABLE, load_settings
 EXIT_FINDINGS = 1
 EXIT_SETTINGS = 2
 EXIT_IN_USE = 3
+EXIT_WITNESSES = 4
 # sysexits' EX_SOFTWARE: a supervisor should start the service again, which then verifies itself.
 EXIT_STOPPED = 70
 STOPPED_GRACE_SECONDS = 1.0
@@ -36,6 +38,7 @@ STOPPED_GRACE_SECONDS = 1.0
 EPILOG = (
     "Exit codes: 0 done; 1 the ledger is not sound, the message names the first difference; "
     "2 a wrong option, setting or key file; 3 another process holds the ledger; "
+    "4 too few witnesses can be asked: start again when they can; "
     "70 the service stopped itself because the outcome of a commit is unknown: start it again, "
     "it verifies itself first."
 )
@@ -55,6 +58,8 @@ class Cli(click.Group):
             end(f"the ledger is not sound: {error}", EXIT_FINDINGS)
         except (SettingsError, KeyFileError) as error:
             end(str(error), EXIT_SETTINGS)
+        except WitnessesUnreachable as error:
+            end(str(error), EXIT_WITNESSES)
         except LedgerStopped as error:
             end(str(error), EXIT_STOPPED)
         except OSError as error:
@@ -107,6 +112,7 @@ def serve(config: Path) -> None:
 
     from .logs import configure_logs
     from .service import Service
+    from .witnesses import Contradicted
 
     disable_core_dumps()
     settings = read_settings(config)
@@ -126,9 +132,11 @@ def serve(config: Path) -> None:
         log.info("draining", signal=signal.Signals(caught[0]).name)
         service.close()
     if service.failure is not None:
+        contradicted = isinstance(service.failure, Contradicted)
         log.critical(
-            "stopped: the outcome of a commit is unknown", exit_code=EXIT_STOPPED,
-            exc_info=service.failure,
+            "stopped: a witness has seen a later checkpoint of this ledger" if contradicted
+            else "stopped: the outcome of a commit is unknown",
+            exit_code=EXIT_STOPPED, exc_info=service.failure,
         )  # fmt: skip
         service.abandon(STOPPED_GRACE_SECONDS)
         sys.stderr.flush()

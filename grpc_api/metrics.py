@@ -1,7 +1,7 @@
 """Prometheus metrics: a registry of our own, and a small facade that the other parts call.
 
 No label carries anything a caller sent: RPCs come from the table, codes, reasons and verdicts from
-enums.
+enums, witnesses from the settings.
 """
 
 from __future__ import annotations
@@ -84,6 +84,22 @@ class Metrics:
         )  # fmt: skip
         self._stages = _Stages()
         registry.register(self._stages)
+        self._witnessed = Gauge(
+            "jinku_witnessed_entries", "Entries in the newest checkpoint that a quorum cosigned",
+            registry=registry,
+        )  # fmt: skip
+        self._witness_lag = Gauge(
+            "jinku_witness_lag_seconds", "For how long entries have not been witnessed",
+            registry=registry,
+        )  # fmt: skip
+        self._cosigned = Gauge(
+            "jinku_witness_cosigned_entries", "Entries that this witness cosigned last",
+            ["witness"], registry=registry,
+        )  # fmt: skip
+        self._witness_failures = Counter(
+            "jinku_witness_failures", "Times a witness did not cosign",
+            ["witness", "reason"], registry=registry,
+        )  # fmt: skip
         self._serving = Gauge("jinku_serving", "1 while the service answers", registry=registry)
 
     def call_ended(self, rpc: str, code: str, seconds: float) -> None:
@@ -121,6 +137,17 @@ class Metrics:
 
     def serving(self, value: bool) -> None:
         self._serving.set(1 if value else 0)
+
+    def witnessed(self, entries: int, lag_seconds: float) -> None:
+        """How far witnesses have cosigned, and how long more has been waiting for them."""
+        self._witnessed.set(entries)
+        self._witness_lag.set(lag_seconds)
+
+    def witness_cosigned(self, witness: str, entries: int) -> None:
+        self._cosigned.labels(witness).set(entries)
+
+    def witness_failed(self, witness: str, reason: str) -> None:
+        self._witness_failures.labels(witness, reason).inc()
 
     def watch_stages(
         self, batches: Callable[[], int], seconds: Callable[[], Mapping[str, float]]

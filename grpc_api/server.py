@@ -132,6 +132,12 @@ class Door:
         await self._server.start()
         await self._set_health(Status.SERVING)
 
+    def report(self, name: str, serving: bool) -> None:
+        """The health of something beside the services. Soon, and from any thread."""
+        state = Status.SERVING if serving else Status.NOT_SERVING
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(self._health.set(name, state), self._loop.loop)
+
     def stop_serving(self) -> None:
         """Health says NOT_SERVING for good; calls are still answered. Soon, and from any thread."""
         with suppress(RuntimeError):

@@ -121,7 +121,7 @@ class Server:
         listen: str,
         answer: Callable[[Request], Answer],
         limits: Limits,
-        on_error: Callable[[Exception], None],
+        on_error: Callable[[Exception], object],
     ) -> None:
         """Listens at once, answers after `start`. OSError if the address cannot be had.
 
