@@ -43,15 +43,19 @@ from .logs import configure_logs
 from .loop import LoopThread
 from .metrics import Metrics, MetricsServer
 from .portal import PortalStreams
+from .public import PublicDoor
 from .persons import open_eraser, open_office
 from .server import Door
 from .table import build_handlers, build_rpcs, public_services
+from .witnesses import Witnesses
 
 log = structlog.get_logger()
 
 VERDICT_NAMES = [name.removeprefix("VERDICT_") for name in Verdict.keys()]  # noqa: SIM118
 STREAM_RPC = "jinku.v1.PortalService/Stream"
 QUERY_THREADS = 4
+# What health calls the witnesses: whether they keep up.
+WITNESSES_HEALTH = "witnesses"
 # For what was decided before the drain's deadline to reach its callers.
 FLUSH_SECONDS = 0.2
 
@@ -164,6 +168,7 @@ class Service:
         self.ledger = open_ledger(settings, keys)
         opened.callback(self.ledger.close)
         self._open_witnesses()
+        self._open_witnesses()
         self._open_directory(keys)
         self.office = open_office(settings, self.ledger)
         opened.callback(self.office.keys.close)
@@ -190,10 +195,13 @@ class Service:
         opened.callback(self.read_log.close)
         self.read_log.start()
         self._open_door(keys)
+        self.public_listen = self._open_public()
+        self.witnesses.start()
         log.info(
             "serving",
             listen=self.door.listen,
             metrics_listen=self.metrics_listen,
+            public_listen=self.public_listen,
             profile=settings.realm.profile,
             realm=settings.realm.number,
             ledger_size=self.ledger.size,
@@ -201,6 +209,26 @@ class Service:
             tags=len(self.directory.index),
             expires_at=expires_at.isoformat(),
         )
+
+    def _open_witnesses(self) -> None:
+        """Before anything is decided or answered: nobody has seen more of this ledger than it holds."""
+        self.witnesses = Witnesses(
+            self.settings.witnesses,
+            self.ledger,
+            self.metrics,
+            self.fail,
+            lambda late: self.door.report(WITNESSES_HEALTH, not late),
+        )
+        self._opened.callback(self.witnesses.stop)
+        self.witnesses.check()
+
+    def _open_public(self) -> str:
+        """The door for checkpoints and hash tiles; where it is, if it is wanted."""
+        if not self.settings.public.listen:
+            return ""
+        public = PublicDoor(self.settings.public, self.ledger, partial(note_incident, rpc="public"))
+        self._opened.callback(public.close)
+        return public.listen
 
     def _open_door(self, keys: RealmKeys) -> None:
         server, opened = self.settings.server, self._opened
@@ -226,6 +254,8 @@ class Service:
         self.door = Door(server, handlers, services, self.loop)
         opened.callback(self.door.stop, 0)
         self.door.start()
+        if self.witnesses.asked:
+            self.door.report(WITNESSES_HEALTH, True)
         self.metrics.serving(True)
 
     def _open_streams(self, keys: RealmKeys) -> dict[str, StreamDesk]:
