@@ -98,6 +98,10 @@ def main() -> None:
 
     Begin with `jinkud init --directory NAME`, then `jinkud serve --config NAME/jinku.toml`.
     """
+    from core.dumps import forbid_core_dumps
+
+    # Whatever the command: most of them hold keys.
+    forbid_core_dumps()
 
 
 @main.command(epilog=EPILOG)
@@ -108,13 +112,10 @@ def serve(config: Path) -> None:
     Needs the settings, keys and founded ledger that `jinkud init` makes. Logs go to standard error;
     nothing that identifies a box, a tag or a person is in them.
     """
-    from core.kernels import disable_core_dumps
-
     from .logs import configure_logs
     from .service import Service
     from .witnesses import Contradicted
 
-    disable_core_dumps()
     settings = read_settings(config)
     configure_logs(settings.log.level, settings.log.format)
     wake = threading.Event()
@@ -174,8 +175,9 @@ def serve(config: Path) -> None:
     "services",
     multiple=True,
     metavar="NAME:ROLE[,ROLE]",
-    help="A service that may call, with its roles (REGISTRAR, AUDITOR); may be repeated. "
-    "Fixed at the founding.  [default: registrar:REGISTRAR auditor:AUDITOR]",
+    help="A service that may call, with its roles (REGISTRAR, AUDITOR, PRIVACY_OFFICER); may be "
+    "repeated. Fixed at the founding.  [default: registrar:REGISTRAR auditor:AUDITOR "
+    "privacy:PRIVACY_OFFICER]",
 )
 def init(
     directory: Path,
@@ -223,22 +225,25 @@ def fsck(config: Path) -> None:
     """Verify the whole ledger: hashes, proofs, checkpoints, and every table by replay.
 
     Then the read log: every batch that has to be there is, and those of each sealed segment are the
-    ones whose digest is in the journal.
+    ones whose digest is in the journal. And the personal values: each opens to its commitment, and
+    nothing is left of anybody who was erased.
 
     Refuses while the service holds the ledger. Names the first difference and exits 1 on it.
     """
     from core.fsck import fsck as verify
-    from core.kernels import disable_core_dumps
     from core.keys import RealmKeys
+    from core.personal.verify import verify_personal
 
+    from .persons import open_wrapping_keys
     from .service import open_ledger, verify_read_log
 
-    disable_core_dumps()
     settings = read_settings(config)
     keys = RealmKeys.load(settings.keys.directory)
     ledger = open_ledger(settings, keys, probed=True)
     try:
         report = verify(ledger, show_progress)
+        wrapping_keys = open_wrapping_keys(settings, ledger, own=False)
+        persons = verify_personal(ledger, wrapping_keys, show_progress)
         reads = verify_read_log(settings, keys, ledger, show_progress)
     finally:
         ledger.close()
@@ -249,6 +254,10 @@ def fsck(config: Path) -> None:
     click.echo(
         f"sound: read log of {reads.batches} batches, {reads.reads} reads; "
         f"{reads.segments} segments sealed, {reads.pruned} of them pruned"
+    )
+    click.echo(
+        f"sound: {persons.values} personal values of {persons.subjects} persons; "
+        f"{persons.erased} persons erased, {persons.pending} of these erasures not complete"
     )
 
 

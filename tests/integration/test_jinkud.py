@@ -245,7 +245,7 @@ def test_renewed_certificates_work(realm: Path) -> None:
     before = (realm / "certificates" / "ca.pem").read_bytes()
     renewed = run_jinkud("demo-certificate", "--config", str(config), "--renew")
     assert renewed.returncode == 0, renewed.stderr
-    assert len(renewed.stdout.splitlines()) == 2
+    assert len(renewed.stdout.splitlines()) == 3
     assert (realm / "certificates" / "ca.pem").read_bytes() != before
     with daemon(config) as running, connect(realm, running.target) as channel:
         assert is_accepted(call_bytes(channel, REGISTER, institution("A1", 1)))

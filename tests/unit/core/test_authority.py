@@ -39,9 +39,14 @@ PUBLIC = {
     "jinku.v1.LedgerService.GetConsistencyProof",
     "jinku.v1.LedgerService.GetTile",
 }
+GET_CONTACT = "jinku.v1.RegistryService.GetContact"
+READ_CONTACT = "jinku.v1.RegistryService.ReadContact"
+REQUEST = "jinku.v1.RegistryService.RequestErasure"
+CONFIRM = "jinku.v1.RegistryService.ConfirmErasure"
 ALLOWED = {
-    Role.REGISTRAR: REGISTRY | PUBLIC | {"jinku.v1.LedgerService.GetProof"},
-    Role.AUDITOR: LEDGER | {"jinku.v1.RegistryService.GetContainer"},
+    Role.REGISTRAR: (REGISTRY - {CONFIRM}) | PUBLIC | {"jinku.v1.LedgerService.GetProof"},
+    Role.AUDITOR: LEDGER | {"jinku.v1.RegistryService.GetContainer", GET_CONTACT},
+    Role.PRIVACY_OFFICER: PUBLIC | {GET_CONTACT, READ_CONTACT, REQUEST, CONFIRM},
     Role.PORTAL: PUBLIC | {"jinku.v1.PortalService.Stream"},
 }
 
@@ -172,7 +177,7 @@ def test_role_may_call_what_it_may(role: Role, rpc: str) -> None:
 
 def test_roles_add_up_and_none_is_none() -> None:
     both = with_roles(Role.REGISTRAR, Role.AUDITOR)
-    assert {rpc for rpc in RPCS if may_call(both, rpc)} == REGISTRY | LEDGER
+    assert {rpc for rpc in RPCS if may_call(both, rpc)} == (REGISTRY | LEDGER) - {CONFIRM}
     assert not any(may_call(with_roles(), rpc) for rpc in RPCS)
 
 

@@ -15,7 +15,9 @@ from core import guard
 from core.errors import ViolationKind
 from core.guard import VIOLATIONS_MAX, check_schema, check_stored, violations
 from core.store.v1 import commands_pb2, rows_pb2
+from core.store.v1 import personal_pb2 as rows_of_persons
 from jinku.event.v1 import entry_pb2, event_pb2
+from jinku.event.v1 import personal_pb2 as events_of_persons
 from jinku.type.v1.command_pb2 import ClientCommandId, CommandId, Extra, SchedulerCommandId
 from jinku.type.v1.place_pb2 import Antenna
 from jinku.v1 import ledger_pb2, portal_pb2, registry_pb2
@@ -37,7 +39,7 @@ SERVICES = [
 REQUESTS = [method.input_type for service in SERVICES for method in service.methods]
 STORED = [
     message
-    for module in (event_pb2, entry_pb2, rows_pb2, commands_pb2)
+    for module in (event_pb2, events_of_persons, entry_pb2, rows_pb2, rows_of_persons, commands_pb2)
     for message in module.DESCRIPTOR.message_types_by_name.values()
 ]
 
@@ -204,7 +206,7 @@ def test_nothing_stored_is_a_float_or_a_map(stored: Descriptor) -> None:
 
 def test_every_command_begins_with_its_id() -> None:
     commands = [one for one in REQUESTS if "command_id" in one.fields_by_name]
-    assert len(commands) == 8
+    assert len(commands) == 14
     for command in commands:
         field = command.fields_by_name["command_id"]
         assert (field.number, field.message_type.full_name) == (1, guard.COMMAND_ID)
@@ -267,6 +269,9 @@ ZERO_IS_ABSENT = {
     "jinku.v1.Read.time_us",
     "jinku.v1.ReadBatch.base_time_ns",
     "jinku.v1.ReadBatch.sequence",
+    "jinku.v1.ReadContactRequest.with_openings",
+    "jinku.v1.ReadContactRequest.with_superseded",
+    "jinku.v1.RegisterContactRequest.replaces",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinku import receipts
 from jinku.event.v1.entry_pb2 import EntryHeader, Outcome
 from jinku.event.v1.event_pb2 import Event
+from jinku.type.v1.personal_pb2 import PersonalField, ReadPurpose
 from jinku.type.v1.place_pb2 import CustodyPlace, InstitutionKind, VaultKind
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.type.v1.tag_pb2 import Direction, TagScheme
@@ -209,6 +210,80 @@ def describe_pruning(event: Any) -> tuple[str, str]:
     )
 
 
+def describe_contact(event: Any) -> tuple[str, str]:
+    who, where = short(event.contact_id), short(event.institution_id)
+    old = event.replaces_contact_id
+    zh = f"登记机构 {where} 联系人 {who}" + (f", 替换 {short(old)}" if old else "")
+    en = f"contact {who} of institution {where} registered"
+    return zh, en + (f", replaces {short(old)}" if old else "")
+
+
+def describe_change(event: Any) -> tuple[str, str]:
+    who = short(event.contact_id)
+    fields = ", ".join(strip(PersonalField, value.field) for value in event.values)
+    return f"变更联系人 {who}: {fields}", f"contact {who} changed: {fields}"
+
+
+def describe_end(event: Any) -> tuple[str, str]:
+    who = short(event.contact_id)
+    return f"联系人 {who} 终止", f"contact {who} ended"
+
+
+def describe_reading(event: Any) -> tuple[str, str]:
+    who, why = short(event.subject_id), strip(ReadPurpose, event.purpose)
+    more = [("历史信息", "earlier values")] if event.superseded else []
+    more += [("承诺开启值", "openings")] if event.openings else []
+    zh, en = (", ".join(words) for words in zip(*more, strict=True)) if more else ("", "")
+    return (
+        f"查阅 {who} 的个人信息, 用途 {why}" + (f", 含{zh}" if zh else ""),
+        f"personal values of {who} read, purpose {why}" + (f", with {en}" if en else ""),
+    )
+
+
+def describe_erasure_request(event: Any) -> tuple[str, str]:
+    who, which = short(event.subject_id), short(event.erasure_id)
+    by, until = short(event.requested_by), format_time(event.expires_at_ns)
+    return (
+        f"申请删除 {who} 的个人信息 ({which}), 申请方 {by}, 须于 {until} 前确认",
+        f"erasure of {who} asked for ({which}) by {by}, to be confirmed before {until}",
+    )
+
+
+def describe_erasure(event: Any) -> tuple[str, str]:
+    who = short(event.subject_id)
+    if not event.erasure_id:
+        return (
+            f"{who} 的个人信息已删除 (恢复账本时补记)",
+            f"{who} erased, carried over to this ledger",
+        )
+    which, by = short(event.erasure_id), short(event.confirmed_by)
+    return (
+        f"删除 {who} 的个人信息 ({which}), 确认方 {by}, 保存依据 {event.retention_article}",
+        f"{who} erased ({which}), confirmed by {by}, kept under {event.retention_article}",
+    )
+
+
+def describe_key_taken(event: Any) -> tuple[str, str]:
+    number = event.generation
+    return f"启用第 {number} 代封装密钥", f"wrapping key {number} taken into use"
+
+
+def describe_rewrapping(event: Any) -> tuple[str, str]:
+    number, count = event.generation, event.count
+    return (
+        f"{count} 人的密钥改由第 {number} 代封装密钥封装",
+        f"keys of {count} persons wrapped under wrapping key {number}",
+    )
+
+
+def describe_destruction(event: Any) -> tuple[str, str]:
+    number = event.generation
+    return (
+        f"第 {number} 代及更早的封装密钥已销毁",
+        f"wrapping keys up to {number} destroyed",
+    )
+
+
 DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
     "realm_founded": describe_realm,
     "institution_registered": describe_institution,
@@ -224,4 +299,13 @@ DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
     "alarm_raised": describe_alarm,
     "read_segment_sealed": describe_seal,
     "read_segment_pruned": describe_pruning,
+    "contact_registered": describe_contact,
+    "contact_changed": describe_change,
+    "contact_ended": describe_end,
+    "personal_values_read": describe_reading,
+    "erasure_requested": describe_erasure_request,
+    "subject_erased": describe_erasure,
+    "wrapping_key_taken": describe_key_taken,
+    "subject_keys_rewrapped": describe_rewrapping,
+    "wrapping_key_destroyed": describe_destruction,
 }

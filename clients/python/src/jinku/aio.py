@@ -12,6 +12,22 @@ import grpc.aio
 from jinku.calls import REPEATABLE, Answer, RetryPolicy, path_of, prepare
 from jinku.commands import CommandIds
 from jinku.errors import from_rpc_error
+from jinku.v1.contact_pb2 import (
+    ChangeContactRequest,
+    ChangeContactResponse,
+    ConfirmErasureRequest,
+    ConfirmErasureResponse,
+    EndContactRequest,
+    EndContactResponse,
+    GetContactRequest,
+    GetContactResponse,
+    ReadContactRequest,
+    ReadContactResponse,
+    RegisterContactRequest,
+    RegisterContactResponse,
+    RequestErasureRequest,
+    RequestErasureResponse,
+)
 from jinku.v1.ledger_pb2 import (
     GetCheckpointRequest,
     GetCheckpointResponse,
@@ -115,6 +131,34 @@ class RegistryClient(UnaryClient):
     async def get_container(self, request: GetContainerRequest) -> GetContainerResponse:
         """Finds a container by label, id or an identity it carried."""
         return await self.call(request, GetContainerResponse)
+
+    async def register_contact(self, request: RegisterContactRequest) -> RegisterContactResponse:
+        """Registers the contact person of an institution (联系人)."""
+        return await self.call(request, RegisterContactResponse)
+
+    async def change_contact(self, request: ChangeContactRequest) -> ChangeContactResponse:
+        """New values of the same person; the earlier ones stay until an erasure."""
+        return await self.call(request, ChangeContactResponse)
+
+    async def end_contact(self, request: EndContactRequest) -> EndContactResponse:
+        """The person is the contact no more; retention runs from here."""
+        return await self.call(request, EndContactResponse)
+
+    async def get_contact(self, request: GetContactRequest) -> GetContactResponse:
+        """What is known of a contact, its values excepted."""
+        return await self.call(request, GetContactResponse)
+
+    async def read_contact(self, request: ReadContactRequest) -> ReadContactResponse:
+        """A contact's values; who read them and why is journalled."""
+        return await self.call(request, ReadContactResponse)
+
+    async def request_erasure(self, request: RequestErasureRequest) -> RequestErasureResponse:
+        """Asks for the erasure of a person's values (删除个人信息)."""
+        return await self.call(request, RequestErasureResponse)
+
+    async def confirm_erasure(self, request: ConfirmErasureRequest) -> ConfirmErasureResponse:
+        """Confirms what another principal asked for. It cannot be undone."""
+        return await self.call(request, ConfirmErasureResponse)
 
 
 class LedgerClient(UnaryClient):

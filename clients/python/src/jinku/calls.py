@@ -5,6 +5,7 @@ There are no generated stubs: the path and both types come from the service desc
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 METHODS: dict[str, MethodDescriptor] = {
     method.input_type.full_name: method for service in SERVICES for method in service.methods
 }
+SALT_SIZE = 32
 REPEATABLE = frozenset({grpc.StatusCode.UNAVAILABLE})
 
 
@@ -55,15 +57,20 @@ class RetryPolicy:
 
 
 def prepare(request: Message, command_ids: CommandIds | None) -> bytes:
-    """The bytes that travel, made once: a command without an id gets the next one."""
-    if "command_id" in request.DESCRIPTOR.fields_by_name and not request.HasField("command_id"):
+    """The bytes that travel, made once: a command without an id gets the next one, and one that
+    carries personal values its salt, without which the journal's digest of it could be guessed.
+    """
+    fields = request.DESCRIPTOR.fields_by_name
+    stamped: Any = type(request)()
+    stamped.CopyFrom(request)
+    if "command_id" in fields and not request.HasField("command_id"):
         if command_ids is None:
             raise ValueError(f"{request.DESCRIPTOR.name} needs a command id: give command_ids")
-        stamped = type(request)()
-        stamped.CopyFrom(request)
-        stamped.command_id.CopyFrom(command_ids.draw())  # type: ignore[attr-defined]
-        return stamped.SerializeToString(deterministic=True)
-    return request.SerializeToString(deterministic=True)
+        stamped.command_id.CopyFrom(command_ids.draw())
+    if "salt" in fields and not stamped.salt:
+        stamped.salt = os.urandom(SALT_SIZE)
+    body: bytes = stamped.SerializeToString(deterministic=True)
+    return body
 
 
 @dataclass

@@ -13,6 +13,7 @@ from jinku.cli.common import EXIT_CODES, ReportingGroup
 COMMANDS = {
     "bench": ("jinku.cli.bench", "bench"),
     "boxes": ("jinku.cli.registry", "boxes"),
+    "contacts": ("jinku.cli.contacts", "contacts"),
     "demo": ("jinku.cli.demo", "demo"),
     "institutions": ("jinku.cli.registry", "institutions"),
     "ledger": ("jinku.cli.ledger", "ledger"),

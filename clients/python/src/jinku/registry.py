@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from jinku.calls import UnaryClient
+from jinku.v1.contact_pb2 import (
+    ChangeContactRequest,
+    ChangeContactResponse,
+    ConfirmErasureRequest,
+    ConfirmErasureResponse,
+    EndContactRequest,
+    EndContactResponse,
+    GetContactRequest,
+    GetContactResponse,
+    ReadContactRequest,
+    ReadContactResponse,
+    RegisterContactRequest,
+    RegisterContactResponse,
+    RequestErasureRequest,
+    RequestErasureResponse,
+)
 from jinku.v1.registry_pb2 import (
     FreezeTagRequest,
     FreezeTagResponse,
@@ -65,3 +81,31 @@ class RegistryClient(UnaryClient):
     def get_container(self, request: GetContainerRequest) -> GetContainerResponse:
         """Finds a container by label, id or an identity it carried."""
         return self.call(request, GetContainerResponse)
+
+    def register_contact(self, request: RegisterContactRequest) -> RegisterContactResponse:
+        """Registers the contact person of an institution (联系人)."""
+        return self.call(request, RegisterContactResponse)
+
+    def change_contact(self, request: ChangeContactRequest) -> ChangeContactResponse:
+        """New values of the same person; the earlier ones stay until an erasure."""
+        return self.call(request, ChangeContactResponse)
+
+    def end_contact(self, request: EndContactRequest) -> EndContactResponse:
+        """The person is the contact no more; retention runs from here."""
+        return self.call(request, EndContactResponse)
+
+    def get_contact(self, request: GetContactRequest) -> GetContactResponse:
+        """What is known of a contact, its values excepted."""
+        return self.call(request, GetContactResponse)
+
+    def read_contact(self, request: ReadContactRequest) -> ReadContactResponse:
+        """A contact's values; who read them and why is journalled."""
+        return self.call(request, ReadContactResponse)
+
+    def request_erasure(self, request: RequestErasureRequest) -> RequestErasureResponse:
+        """Asks for the erasure of a person's values (删除个人信息)."""
+        return self.call(request, RequestErasureResponse)
+
+    def confirm_erasure(self, request: ConfirmErasureRequest) -> ConfirmErasureResponse:
+        """Confirms what another principal asked for. It cannot be undone."""
+        return self.call(request, ConfirmErasureResponse)
