@@ -49,6 +49,13 @@ class Journal:
                     yield index, entry
                 following = index + 1
 
+    def packed(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Index of the first entry, and all entries as `layout.pack_entries` has them, of every
+        commit from the one on that holds `start`.
+        """
+        for key, sealed in self._store.pages(layout.JOURNAL, self._first_key(start)):
+            yield index_of("journal", key), self._sealer.open(layout.JOURNAL, key, sealed)
+
     def commits(self) -> Iterator[int]:
         """Index of the first entry of every commit, in order."""
         for key, _ in self._store.pages(layout.JOURNAL):

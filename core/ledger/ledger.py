@@ -26,7 +26,7 @@ from core.ledger.note import Checkpoint, NoteSigner, parse_note
 from core.ledger.opening import verify_entries, verify_tip
 from core.ledger.port import Batch, Entry, Head, Limits
 from core.ledger.seal import Sealer
-from core.ledger.store import Store, Usage
+from core.ledger.store import Store, Usage, rows_from
 from core.ledger.tables import State
 from core.ledger.witnessed import WitnessedCheckpoint
 from core.ledger.writing import Writing
@@ -144,6 +144,13 @@ class Ledger:
         """`entries`, as `LogPort` calls it."""
         return self.entries(index)
 
+    def packed(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Index of the first entry, and all entries as `layout.pack_entries` has them, of every
+        commit from the one on that holds `start`. For who verifies or copies the whole journal.
+        """
+        self._opened()
+        return self._journal.packed(start)
+
     def commits(self) -> Iterator[int]:
         """Index of the first entry of every commit, in order."""
         return self._journal.commits()
@@ -200,6 +207,18 @@ class Ledger:
         with store.snapshot() as txn, txn.cursor(db=store.handles[number]) as cursor:
             for key, value in cursor:
                 yield bytes(key), bytes(value)
+
+    def rows_from(self, number: int, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Key and value, as stored, of at most `count` rows of a numbered database from key `start`
+        on (empty: from its first).
+        """
+        store = self._opened()
+        with store.snapshot() as txn:
+            return rows_from(txn, store.handles[number], start, count)
+
+    def sign(self, tree_size: int, root_hash: bytes) -> Checkpoint:
+        """The checkpoint that this ledger would make of such a tree. For who verifies."""
+        return self._signer.sign(tree_size, root_hash)
 
     def count(self, number: int) -> int:
         """How many rows a numbered database has."""

@@ -6,13 +6,14 @@ file grows. None is held while anybody outside is waited for, and `usage` tells 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import lmdb
 
@@ -131,3 +132,14 @@ class Store:
         if self._closed:
             return LedgerStopped("the ledger is closed")
         return explain(error)
+
+
+def rows_from(
+    txn: lmdb.Transaction, handle: lmdb._Database, start: bytes, count: int
+) -> list[tuple[bytes, bytes]]:
+    """Key and value of at most `count` rows, from key `start` on (empty: from the first)."""
+    with txn.cursor(db=handle) as cursor:
+        if not (cursor.set_range(start) if start else cursor.first()):
+            return []
+        # Of a transaction without buffers: bytes.
+        return list(itertools.islice(cast("Iterator[tuple[bytes, bytes]]", cursor), count))

@@ -1,0 +1,220 @@
+"""The tables that a replay makes, kept on disk so that a replay that was killed goes on.
+
+What lies there is trusted for nothing: the mark, written in the same commit as the rows, says up to
+which entry of which tree they are made and what their sum is, and is sealed like a row. Whoever goes
+on has hashed that tree's entries in the same run and adds the rows up again; a scratch of another
+journal, of another version, put back, or with one bit changed is thrown away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Final, TypeVar
+
+import lmdb
+import numpy as np
+from google.protobuf.message import Message
+
+from core.errors import JinkuError, LedgerCorrupt, SettingsError
+from core.fsck.hashes import Progress
+from core.kernels import leaf_hashes, split_fields
+from core.ledger import layout
+from core.ledger.environment import open_environment, probe
+from core.ledger.ledger import Ledger
+from core.ledger.seal import Sealer
+from core.ledger.store import Handles, rows_from
+from core.ledger.tables import TABLES, Table, WritableState
+from core.sequencer import record
+from jinku.event.v1.entry_pb2 import EntryHeader
+from jinku.event.v1.event_pb2 import Events
+
+R = TypeVar("R", bound=Message)
+
+SCRATCH: Final = "fsck"
+# Beyond the numbers of databases: what is sealed as this opens as nothing else.
+_MARK: Final = 201
+_MARK_KEY: Final = b"mark"
+_PLACE: Final = struct.Struct(">Q32s32s")
+_size: Final = struct.Struct(">I").pack
+_PAGE: Final = 8192
+_MODULUS: Final = 1 << 256
+
+# By table: key → value, or None where the row was deleted.
+_Changes = dict[int, dict[bytes, bytes | None]]
+
+
+class Scratch:
+    """The replayed tables up to entry `size`, and their environment."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.path = ledger.path / SCRATCH
+        self.size = 0
+        self._sum = 0
+        self._secret = ledger.sealer.blind("fsck", b"scratch")
+        self._version = metadata.version("jinku-server").encode()
+        self._env: lmdb.Environment | None = None
+
+    @classmethod
+    @contextmanager
+    def opened(cls, ledger: Ledger, progress: Progress) -> Iterator[Scratch]:
+        """The scratch of an earlier run if it is of this ledger, whose hashes are verified, and is
+        as that run left it; else an empty one.
+
+        Kept if the block is interrupted, deleted if it ends or finds that the ledger is not sound.
+        SettingsError if there is no room for it.
+        """
+        scratch = cls(ledger)
+        try:
+            scratch._begin(progress)
+            yield scratch
+        except LedgerCorrupt:
+            scratch._delete()
+            raise
+        except lmdb.Error as error:
+            raise SettingsError(
+                f"{scratch.path}: {error}; fsck needs as much free room here as the tables take"
+            ) from error
+        finally:
+            scratch._close()
+        scratch._delete()
+
+    def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> ReplayedTables:
+        """What the entries after the first `size` do to the tables, for `commit`."""
+        with self._begun() as txn:
+            tables = ReplayedTables(txn, self._handles, self._ledger.sealer)
+            for header, events in entries:
+                record(header, events, tables)
+        return tables
+
+    def commit(self, tables: ReplayedTables, size: int) -> None:
+        """Take what `record` made of the entries before `size`; a killed replay goes on there."""
+        with self._begun(write=True) as txn:
+            for number, changes in sorted(tables.changes.items()):
+                self._apply(txn, number, changes)
+            mark = _PLACE.pack(size, self._ledger.root(size), self._sum.to_bytes(32, "big"))
+            sealed = self._ledger.sealer.seal(_MARK, _MARK_KEY, mark + self._version)
+            txn.put(_MARK_KEY, sealed, db=self._handles[layout.CHECKPOINTS])
+        self.size = size
+
+    def rows_from(self, number: int, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """As `Ledger.rows_from`."""
+        with self._begun() as txn:
+            return rows_from(txn, self._handles[number], start, count)
+
+    def _apply(
+        self, txn: lmdb.Transaction, number: int, changes: dict[bytes, bytes | None]
+    ) -> None:
+        keys = sorted(changes)
+        after = self._ledger.sealer.seal_many(
+            number, [(key, value) for key in keys if (value := changes[key]) is not None]
+        )
+        with txn.cursor(db=self._handles[number]) as cursor:
+            before = [(bytes(key), bytes(value)) for key, value in cursor.getmulti(keys)]
+            for key, _ in before if len(after) < len(keys) else ():
+                if changes[key] is None and cursor.set_key(key):
+                    cursor.delete()
+            cursor.putmulti(after)
+        self._sum += self._add_up(number, after) - self._add_up(number, before)
+        self._sum %= _MODULUS
+
+    def _add_up(self, number: int, rows: list[tuple[bytes, bytes]]) -> int:
+        """The sum of the rows' keyed hashes. In whatever order they come it is the same, and nobody
+        without the realm's keys finds other rows of this sum.
+        """
+        prefix = self._secret + struct.pack(">H", number)
+        parts: list[bytes] = []
+        for key, value in rows:
+            parts += (_size(len(prefix) + len(key)), prefix, key, _size(len(value)), value)
+        packed = b"".join(parts)
+        hashes = leaf_hashes(packed, split_fields(packed))
+        words = hashes.view("<u4").astype(np.uint64).sum(axis=0).tolist()
+        return sum(word << 32 * at for at, word in enumerate(words))
+
+    def _begin(self, progress: Progress) -> None:
+        try:
+            self._open()
+            self._resume(progress)
+        except (JinkuError, lmdb.Error):
+            self._close()
+            self._delete()
+            self._open()
+
+    def _open(self) -> None:
+        self.size = self._sum = 0
+        if self.path.exists():
+            probe(self.path)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self._env, self._handles = open_environment(self.path, self._ledger.map_gib)
+
+    def _resume(self, progress: Progress) -> None:
+        """Take over what is there. LedgerCorrupt if it is not what an earlier run left."""
+        with self._begun() as txn:
+            sealed = txn.get(_MARK_KEY, db=self._handles[layout.CHECKPOINTS])
+        if sealed is None:
+            raise LedgerCorrupt(SCRATCH, "has no mark")
+        opened = self._ledger.sealer.open(_MARK, _MARK_KEY, bytes(sealed))
+        size, root, expected = _PLACE.unpack_from(opened)
+        fits = opened[_PLACE.size :] == self._version and size <= self._ledger.size
+        if not fits or root != self._ledger.root(size):
+            raise LedgerCorrupt(SCRATCH, "is of another journal or version")
+        for at, table in enumerate(TABLES, 1):
+            start = b""
+            while rows := self.rows_from(table.number, start, _PAGE):
+                self._sum += self._add_up(table.number, rows)
+                start = rows[-1][0] + b"\x00"
+            progress("resume", at, len(TABLES))
+        self._sum %= _MODULUS
+        if self._sum != int.from_bytes(expected, "big"):
+            raise LedgerCorrupt(SCRATCH, "has other rows than it was left with")
+        self.size = size
+
+    def _begun(self, *, write: bool = False) -> lmdb.Transaction:
+        assert self._env is not None
+        return self._env.begin(write=write)
+
+    def _close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _delete(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class ReplayedTables(WritableState):
+    """Tables whose changes wait in memory, each row sealed once however often it changes."""
+
+    def __init__(self, txn: lmdb.Transaction, handles: Handles, sealer: Sealer) -> None:
+        super().__init__(txn, handles, sealer)
+        self.changes: _Changes = {table.number: {} for table in TABLES}
+
+    def get(self, table: Table[R], key: bytes) -> R | None:
+        """The row as it is now."""
+        changes = self.changes[table.number]
+        if key not in changes:
+            return super().get(table, key)
+        value = changes[key]
+        return None if value is None else table.row.FromString(value)
+
+    def put(self, table: Table[R], key: bytes, row: R) -> None:
+        """Write the row."""
+        self.changes[table.number][key] = row.SerializeToString(deterministic=True)
+
+    def delete(self, table: Table[R], key: bytes) -> None:
+        """Remove the row if it is there."""
+        self.changes[table.number][key] = None
+
+    def scan(
+        self, table: Table[R], prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, R]]:
+        """LedgerCorrupt: an `apply` knows the keys of its rows; what waits is in no order."""
+        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")
+
+    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
+        """As `scan`."""
+        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")
