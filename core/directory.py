@@ -1,9 +1,15 @@
-"""The native tag index, kept equal to the tags table: what the read pipeline looks up."""
+"""The native tag index, kept equal to the tags table: what the read pipeline looks up.
+
+It starts from a snapshot and the entries after it, or, where there is no snapshot that may be
+trusted, from every row of the table.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +19,60 @@ from core.kernels import KeyArena, TagIndex
 from core.ledger.ledger import Ledger
 from core.ledger.tables import TAGS, State
 from core.sequencer import Committed
+from core.snapshot import SEGMENT_TAGS, Head, SnapshotFile, SnapshotUnusable, Tags, tags_of
 from core.store.v1.rows_pb2 import TagRow
+from jinku.event.v1.event_pb2 import Events
 
-_GROWTH = 4096
+_GROWTH: Final = 4096
+_IDENTITY_SIZE: Final = 16
+# Rows of the table that are turned into columns at a time.
+_PART_ROWS: Final = 16_384
+# A snapshot is worth its writing when a start would have to look at so many rows or entries: some
+# hundredths of a second of it at an orderly end or where there is none, half a second else.
+_BEHIND_MIN: Final = 4_096
+_BEHIND_MAX: Final = 65_536
+
+# Rows done, rows in all.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How the index came about at the start."""
+
+    # Why not from the snapshot; empty: from it.
+    why_rebuilt: str
+    # Entries after the snapshot that were looked at.
+    entries: int = 0
 
 
 class TagDirectory:
     """Tags by identity for the kernels, tag ids by the index's dense numbers for the rest."""
 
-    def __init__(self, ledger: Ledger, masters: Sequence[tuple[int, int, bytearray]]) -> None:
-        """Move the tag masters into the locked arena, wiping them, and fill the index from the
-        tags table.
+    def __init__(
+        self,
+        ledger: Ledger,
+        masters: Sequence[tuple[int, int, bytearray]],
+        snapshot: SnapshotFile | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        """Move the tag masters into the locked arena, wiping them, and fill the index.
+
+        `progress` is told while it is filled from the table.
         """
         arena = KeyArena()
-        loaded = {(realm, version) for realm, version, _ in masters}
-        for realm, version, key in masters:
-            arena.add(realm, version, key)
+        self._keys = {
+            (realm, version): arena.add(realm, version, key) for realm, version, key in masters
+        }
         self._ledger = ledger
         self._arena = arena
-        self._loaded = loaded
-        self.index = TagIndex()
-        self._tag_ids: npt.NDArray[np.uint8] = np.zeros((_GROWTH, ID_SIZE), np.uint8)
-        self._lock = threading.Lock()
-        with ledger.read() as state:
-            for tag_id, row in state.scan(TAGS):
-                self._put(tag_id, row)
+        self._snapshot = snapshot
+        # Every entry before this one is in the index.
+        self._followed = ledger.size
+        # The same of the snapshot; None: there is none to start from.
+        self._saved: int | None = None
+        self.index, self._tag_ids = self._room()
+        self.filled = self._fill(progress)
 
     @property
     def arena(self) -> KeyArena:
@@ -46,11 +81,13 @@ class TagDirectory:
 
     def loaded_keys(self) -> frozenset[tuple[int, int]]:
         """(issuing realm, version) of every tag master that is loaded."""
-        return frozenset(self._loaded)
+        return frozenset(self._keys)
 
     def tag_id(self, number: int) -> bytes:
         """The 16-byte id of the tag with this number in the index."""
         return bytes(self._tag_ids[number])
+
+    # -- following the journal -------------------------------------------------------------------
 
     def on_committed(self, committed: Sequence[Committed]) -> None:
         """Follow the journal.
@@ -59,32 +96,178 @@ class TagDirectory:
         """
         touched: dict[bytes, None] = {}
         for entry in committed:
-            for event in entry.events.events:
-                kind = event.WhichOneof("event") or ""
-                if kind.startswith("tag_"):
-                    touched[getattr(event, kind).tag_id] = None
+            touched |= _touched(entry.events)
         if touched:
             with self._ledger.read() as state:
-                self._refresh(state, touched)
-
-    def _refresh(self, state: State, tag_ids: dict[bytes, None]) -> None:
-        for tag_id in tag_ids:
-            row = state.get(TAGS, tag_id)
-            if row is not None:
-                self._put(tag_id, row)
+                for tag_id, row in _rows(state, touched):
+                    self._put(tag_id, row)
+        if committed:
+            self._followed = committed[-1].entry_index + 1
 
     def _put(self, tag_id: bytes, row: TagRow) -> None:
-        key = self._arena.find(row.issuing_realm, row.key_version)
+        key = self._keys.get((row.issuing_realm, row.key_version))
         if key is None:
             # Its issuing realm's master is not loaded here: read as unknown, never as genuine.
             return
-        with self._lock:
-            # The id first: whoever finds the tag in the index may ask for it at once.
-            known = self.index.get(row.identity)
-            number = len(self.index) if known is None else known.number
-            if number >= len(self._tag_ids):
-                grown = np.zeros((max(number + 1, 2 * len(self._tag_ids)), ID_SIZE), np.uint8)
-                grown[: len(self._tag_ids)] = self._tag_ids
-                self._tag_ids = grown
-            self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
-            self.index.put(row.identity, row.scheme, row.state, key)
+        # The id first: whoever finds the tag in the index may ask for it at once.
+        known = self.index.get(row.identity)
+        number = len(self.index) if known is None else known.number
+        self._make_room(number + 1)
+        self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
+        self.index.put(row.identity, row.scheme, row.state, key)
+
+    def _make_room(self, count: int) -> None:
+        """For the ids of so many tags."""
+        if count > len(self._tag_ids):
+            grown = np.zeros((max(count, 2 * len(self._tag_ids)), ID_SIZE), np.uint8)
+            grown[: len(self._tag_ids)] = self._tag_ids
+            self._tag_ids = grown
+
+    # -- the start -------------------------------------------------------------------------------
+
+    def _room(self) -> tuple[TagIndex, npt.NDArray[np.uint8]]:
+        """An empty index and ids, with room for the tags that there are and some more."""
+        count = self._ledger.count(TAGS.number)
+        room = max(count + count // 8, _GROWTH)
+        return TagIndex(room), np.zeros((room, ID_SIZE), np.uint8)
+
+    def _fill(self, progress: Progress) -> Filled:
+        try:
+            return Filled("", self._load())
+        except SnapshotUnusable as unusable:
+            self.index, self._tag_ids = self._room()
+            self._rebuild(progress)
+            return Filled(str(unusable))
+
+    def _load(self) -> int:
+        """Fill from the snapshot and the entries after it; how many of those there are.
+
+        SnapshotUnusable if there is none, or it is not of this journal: what was put so far is then
+        worth nothing.
+        """
+        if self._snapshot is None:
+            raise SnapshotUnusable("there is none")
+        head, segments = self._snapshot.read()
+        keys = self._check(head)
+        for tags in segments:
+            self._put_many(tags._replace(keys=keys[tags.keys]))
+        touched: dict[bytes, None] = {}
+        for _, entry in self._ledger.entries(head.followed):
+            touched |= _touched(Events.FromString(entry.events))
+        with self._ledger.read() as state:
+            for _, tags in self._columns(_rows(state, touched)):
+                self._put_many(tags)
+        if not head.left_out and len(self.index) != self._ledger.count(TAGS.number):
+            raise SnapshotUnusable("it and the entries after it do not make the tags of the table")
+        self._saved = head.followed
+        return self._followed - head.followed
+
+    def _check(self, head: Head) -> npt.NDArray[np.uint8]:
+        """The arena's number for each number of a key that the tags give."""
+        if head.bound > self._ledger.size:
+            raise SnapshotUnusable(
+                f"it is of a later journal: of {head.bound} entries, and there are {self._ledger.size}"
+            )
+        if self._ledger.root(head.bound) != head.root:
+            raise SnapshotUnusable(
+                f"it is of another journal: entry {head.bound - 1} or one before"
+            )
+        if set(head.keys) - set(self._keys) or (
+            head.left_out and set(head.keys) != set(self._keys)
+        ):
+            raise SnapshotUnusable("other tag masters were loaded when it was made")
+        numbers = np.zeros(256, np.uint8)
+        numbers[: len(head.keys)] = [self._keys[key] for key in head.keys]
+        return numbers
+
+    def _rebuild(self, progress: Progress) -> None:
+        """Fill from every row of the table."""
+        done, total = 0, self._ledger.count(TAGS.number)
+        with self._ledger.read() as state:
+            for rows, tags in self._columns(state.scan(TAGS)):
+                self._put_many(tags)
+                done += rows
+                progress(done, total)
+
+    def _columns(self, rows: Iterable[tuple[bytes, TagRow]]) -> Iterator[tuple[int, Tags]]:
+        """Part by part: how many rows, and as columns those whose master is loaded."""
+        rows = iter(rows)
+        while True:
+            done = 0
+            ids: list[bytes] = []
+            identities: list[bytes] = []
+            widths, schemes, states, keys = (bytearray() for _ in range(4))
+            for tag_id, row in islice(rows, _PART_ROWS):
+                done += 1
+                key = self._keys.get((row.issuing_realm, row.key_version))
+                if key is not None:
+                    ids.append(tag_id)
+                    identities.append(row.identity.ljust(_IDENTITY_SIZE, b"\0"))
+                    widths.append(len(row.identity))
+                    schemes.append(row.scheme)
+                    states.append(row.state)
+                    keys.append(key)
+            if not done:
+                return
+            yield done, tags_of(b"".join((*identities, *ids, widths, schemes, states, keys)))
+
+    def _put_many(self, tags: Tags) -> None:
+        """Only while nobody looks anything up: ids come after their tags."""
+        for width in np.unique(tags.widths).tolist():
+            rows = np.flatnonzero(tags.widths == width)
+            numbers = self.index.put_many(
+                np.ascontiguousarray(tags.identities[rows, :width]),
+                tags.schemes[rows], tags.states[rows], tags.keys[rows],
+            )  # fmt: skip
+            self._make_room(int(numbers.max()) + 1)
+            self._tag_ids[numbers] = tags.ids[rows]
+
+    # -- the snapshot ----------------------------------------------------------------------------
+
+    def is_due(self, ending: bool) -> bool:
+        """Whether a start would look at so much that a snapshot is worth writing now."""
+        if self._saved is None:
+            return len(self.index) >= _BEHIND_MIN
+        return self._followed - self._saved >= (_BEHIND_MIN if ending else _BEHIND_MAX)
+
+    def save(self) -> None:
+        """Write a snapshot; durable on return. For one thread at a time, while the writer goes on.
+
+        What changes meanwhile may be in it or not: the entries from `followed` on are applied again
+        by a start, and a journal without those before `bound` is not started from it. OSError.
+        """
+        if self._snapshot is None:
+            return
+        followed, count = self._followed, len(self.index)
+        segments = [
+            self._copy(first, min(SEGMENT_TAGS, count - first))
+            for first in range(0, count, SEGMENT_TAGS)
+        ]
+        bound = self._ledger.size
+        head = Head(
+            followed, bound, self._ledger.root(bound), count,
+            self._ledger.count(TAGS.number) > count, tuple(self._keys),
+        )  # fmt: skip
+        self._snapshot.write(head, segments)
+        self._saved = followed
+
+    def _copy(self, first: int, count: int) -> Tags:
+        identities, *columns = self.index.copy(first, count)
+        return Tags(identities, self._tag_ids[first : first + count].copy(), *columns)
+
+
+def _touched(events: Events) -> dict[bytes, None]:
+    """Ids of the tags that events are about, in their order."""
+    touched: dict[bytes, None] = {}
+    for event in events.events:
+        kind = event.WhichOneof("event") or ""
+        if kind.startswith("tag_"):
+            touched[getattr(event, kind).tag_id] = None
+    return touched
+
+
+def _rows(state: State, tag_ids: Iterable[bytes]) -> Iterator[tuple[bytes, TagRow]]:
+    for tag_id in tag_ids:
+        row = state.get(TAGS, tag_id)
+        if row is not None:
+            yield tag_id, row

@@ -40,6 +40,7 @@ class RealmKeys:
     index_key: bytes = field(repr=False)
     readlog_key: bytes = field(repr=False)
     challenge_key: bytes = field(repr=False)
+    tag_index_key: bytes = field(repr=False)
     checkpoint_seed: bytes = field(repr=False)
 
     @classmethod
@@ -60,6 +61,7 @@ class RealmKeys:
                 index_key=_derive(secret, "index", 32),
                 readlog_key=_derive(secret, "read log", 32),
                 challenge_key=_derive(secret, "challenges", 32),
+                tag_index_key=_derive(secret, "tag index", 32),
                 checkpoint_seed=_derive(secret, "checkpoints", 32),
             )
         finally:

@@ -20,6 +20,7 @@ SETTINGS_FILE = "jinku.toml"
 CERTIFICATES = "certificates"
 LEDGER = "ledger"
 READ_LOG = "readlog"
+TAG_INDEX = "tag-index.snapshot"
 FIRST_KEY_VERSION = 1
 DEMONSTRATION_SERVICES = (
     ("registrar", ("REGISTRAR",)),
@@ -84,6 +85,10 @@ def ledger_path(settings: Settings) -> Path:
 
 def read_log_path(settings: Settings) -> Path:
     return settings.storage.directory / READ_LOG
+
+
+def tag_index_path(settings: Settings) -> Path:
+    return settings.storage.directory / TAG_INDEX
 
 
 def initialise(founding: Founding) -> tuple[Settings, str]:

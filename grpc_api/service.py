@@ -31,20 +31,21 @@ from core.readlog.verify import Progress, SegmentsReport, verify_segments
 from core.realm import principal_of
 from core.sequencer import Committed, Sequencer
 from core.settings import Settings
+from core.snapshot import Keeper, SnapshotFile
 from jinku.type.v1.tag_pb2 import Verdict
 
 from . import errors
 from .calls import Calls, StreamDesk, note_incident
 from .certificates import check_server_files
-from .founding import ledger_path, read_log_path
+from .founding import ledger_path, read_log_path, tag_index_path
 from .identity import Authority
 from .limits import CallKind, Gate
 from .logs import configure_logs
 from .loop import LoopThread
 from .metrics import Metrics, MetricsServer
+from .persons import open_eraser, open_office
 from .portal import PortalStreams
 from .public import PublicDoor
-from .persons import open_eraser, open_office
 from .server import Door
 from .table import build_handlers, build_rpcs, public_services
 from .witnesses import Witnesses
@@ -56,6 +57,8 @@ STREAM_RPC = "jinku.v1.PortalService/Stream"
 QUERY_THREADS = 4
 # What health calls the witnesses: whether they keep up.
 WITNESSES_HEALTH = "witnesses"
+# Between two lines about work that takes long.
+PROGRESS_SECONDS = 1.0
 # For what was decided before the drain's deadline to reach its callers.
 FLUSH_SECONDS = 0.2
 
@@ -168,7 +171,6 @@ class Service:
         self.ledger = open_ledger(settings, keys)
         opened.callback(self.ledger.close)
         self._open_witnesses()
-        self._open_witnesses()
         self._open_directory(keys)
         self.office = open_office(settings, self.ledger)
         opened.callback(self.office.keys.close)
@@ -181,16 +183,16 @@ class Service:
             on_committed=self._on_committed,
             on_stop=self.fail,
         )
+        self.eraser = open_eraser(self.office, self.sequencer, self.principal, note_incident)
         self.sequencer.start()
         opened.callback(self.sequencer.stop)
+        opened.callback(self.eraser.stop)
+        self.eraser.start()
         self.read_log = ReadLog(
             read_log_path(settings),
             keys.readlog_key,
-        self.eraser = open_eraser(self.office, self.sequencer, self.principal, note_incident)
             map_gib=settings.storage.readlog_map_gib,
             on_stop=self.fail,
-        opened.callback(self.eraser.stop)
-        self.eraser.start()
         )
         opened.callback(self.read_log.close)
         self.read_log.start()
@@ -209,6 +211,42 @@ class Service:
             tags=len(self.directory.index),
             expires_at=expires_at.isoformat(),
         )
+
+    def _open_directory(self, keys: RealmKeys) -> None:
+        """The tag index, and what keeps a snapshot of it for the next start."""
+        settings, begun = self.settings, time.monotonic()
+        told = begun
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                log.info("filling the tag index", count=done, pending=total - done)
+
+        self.directory = TagDirectory(
+            self.ledger,
+            load_tag_masters(settings.keys.directory),
+            SnapshotFile(tag_index_path(settings), keys.tag_index_key, settings.realm.number),
+            tell,
+        )
+        self._opened.callback(self.directory.arena.close)
+        filled = self.directory.filled
+        log.info(
+            "tag index filled",
+            where="tables" if filled.why_rebuilt else "snapshot",
+            reason=filled.why_rebuilt,
+            tags=len(self.directory.index),
+            count=filled.entries,
+            seconds=round(time.monotonic() - begun, 3),
+        )
+        keeper = Keeper(
+            self.directory.is_due,
+            self.directory.save,
+            lambda seconds: log.info("tag index saved", seconds=round(seconds, 3)),
+            lambda error: log.warning("tag index not saved", exc_info=error),
+        )
+        self._opened.callback(keeper.stop)
+        keeper.start()
 
     def _open_witnesses(self) -> None:
         """Before anything is decided or answered: nobody has seen more of this ledger than it holds."""
@@ -335,6 +373,7 @@ class Service:
     def _on_committed(self, committed: Sequence[Committed]) -> None:
         """In the writer's thread, before anybody is answered."""
         self.directory.on_committed(committed)
+        self.eraser.on_committed(committed)
         if committed:
             self.metrics.committed(len(committed))
 
@@ -391,4 +430,3 @@ class Service:
         """After a failure: lets waiting callers hear UNAVAILABLE, closes nothing else."""
         self.gate.wait_empty((CallKind.CALL,), grace_seconds)
         self.door.stop(FLUSH_SECONDS)
-        self.eraser.on_committed(committed)

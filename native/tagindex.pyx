@@ -30,6 +30,10 @@ cdef extern from "tagindex_impl.h":
     index_slot *index_slot_of(index *index, uint32_t number) nogil
     int index_advance(index_slot *slot, uint32_t counter) nogil
     uint32_t index_put(index *index, const uint8_t *identity, size_t width, uint8_t scheme, uint8_t state, uint8_t k) nogil
+    size_t index_put_many(index *index, const uint8_t *identities, size_t width, const uint8_t *schemes,
+                          const uint8_t *states, const uint8_t *keys, size_t n, uint32_t *numbers) nogil
+    void index_copy(index *index, uint32_t first, size_t n, uint8_t *identities, uint8_t *lengths, uint8_t *schemes,
+                    uint8_t *states, uint8_t *keys) nogil
     uint32_t index_count(const index *index) nogil
     uint64_t index_bytes(const index *index) nogil
 
@@ -109,7 +113,7 @@ cdef class TagIndex:
         One write lock for all. A MemoryError in the middle keeps the rows before it.
         """
         check_identities(identities)
-        cdef size_t n = identities.shape[0], width = identities.shape[1], i
+        cdef size_t n = identities.shape[0], width = identities.shape[1], done
         for name, column in {"schemes": schemes, "states": states, "keys": keys}.items():
             require(column, name, np.uint8, (n,))
         if n and not INDEX_ACTIVE <= states.min() <= states.max() <= INDEX_RETIRED:
@@ -120,18 +124,31 @@ cdef class TagIndex:
         cdef const uint8_t[:, ::1] rows = identities
         cdef const uint8_t[::1] of_scheme = schemes, of_state = states, of_key = keys
         cdef uint32_t[::1] out = numbers
-        cdef bint full = False
         with nogil:  # held meanwhile: the index's write lock; the buffers through their views
             index_write(self.index)
-            for i in range(n):
-                out[i] = index_put(self.index, &rows[i, 0], width, of_scheme[i], of_state[i], of_key[i])
-                if out[i] == INDEX_NONE:
-                    full = True
-                    break
+            done = index_put_many(self.index, &rows[0, 0], width, &of_scheme[0], &of_state[0], &of_key[0], n, &out[0])
             index_leave(self.index)
-        if full:
+        if done < n:
             raise MemoryError("no memory for another tag")
         return numbers
+
+    def copy(self, first, count):
+        """The tags numbered from `first` on, at most `count`, as columns that put_many takes:
+
+        identities (N, 16) uint8, zero-padded; lengths, schemes, states, keys (N,) uint8. One read lock for all. Counters
+        stay here: a copy of them would be older than they are as soon as it is made.
+        """
+        cdef uint32_t start = <uint32_t>bounded(first, "first", 0, 0xFFFFFFFF)
+        cdef size_t most = bounded(count, "count", 0, 0xFFFFFFFF), there = len(self)
+        cdef size_t n = min(most, there - start) if start < there else 0
+        identities = np.empty((n, 16), np.uint8)
+        columns = np.empty((4, n), np.uint8)
+        cdef uint8_t[:, ::1] rows = identities, out = columns
+        with nogil:  # held meanwhile: the index's read lock; the buffers through their views
+            index_read(self.index)
+            index_copy(self.index, start, n, &rows[0, 0], &out[0, 0], &out[1, 0], &out[2, 0], &out[3, 0])
+            index_leave(self.index)
+        return identities, *columns
 
     def set_state(self, identity, state):
         """Change a tag's state; False if the tag is unknown."""

@@ -289,20 +289,21 @@ static int grow(struct index *index)
     return 1;
 }
 
-uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
-                   uint8_t state, uint8_t key)
+/* As index_put. Of `at` only the identity counts after a growth: places are the old table's. */
+static uint32_t put(struct index *index, struct index_probe at, size_t width, uint8_t scheme,
+                    uint8_t state, uint8_t key)
 {
-    struct index_probe p = probe_of(index->header, identity, width);
-    struct index_slot *slot = seek(index->header, &p, width);
+    struct index_slot *slot = seek(index->header, &at, width);
     if (!slot->length) {
         if (index->header->count == index->header->capacity) {
             if (!grow(index))
                 return INDEX_NONE;
-            p = probe_of(index->header, identity, width);
-            slot = seek(index->header, &p, width);
+            at.place = place_of(index->header, at.low, at.high, width);
+            slot = seek(index->header, &at, width);
         }
         struct header *h = index->header;
-        memcpy(slot->identity, identity, width);
+        memcpy(slot->identity, &at.low, sizeof at.low);
+        memcpy(slot->identity + sizeof at.low, &at.high, sizeof at.high);
         slot->length = (uint8_t)width;
         slot->number = h->count++;
         places_of(h)[slot->number] = (uint32_t)(slot - slots_of(h));
@@ -311,6 +312,52 @@ uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, u
     slot->state = state;
     slot->key = key;
     return slot->number;
+}
+
+uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
+                   uint8_t state, uint8_t key)
+{
+    return put(index, probe_of(index->header, identity, width), width, scheme, state, key);
+}
+
+size_t index_put_many(struct index *index, const uint8_t *identities, size_t width,
+                      const uint8_t *schemes, const uint8_t *states, const uint8_t *keys, size_t n,
+                      uint32_t *numbers)
+{
+    enum { BLOCK = 64 };
+    struct index_probe probes[BLOCK];
+    for (size_t start = 0; start < n; start += BLOCK) {
+        const size_t size = n - start < BLOCK ? n - start : BLOCK;
+        index_probe_many(index, identities + start * width, width, size, probes);
+        const uint32_t slots = index->header->slots;
+        for (size_t i = 0; i < size; i++) {
+            const size_t row = start + i;
+            if (index->header->slots != slots) /* it grew: the places are of the table before */
+                probes[i] = probe_of(index->header, identities + row * width, width);
+            numbers[row] = put(index, probes[i], width, schemes[row], states[row], keys[row]);
+            if (numbers[row] == INDEX_NONE)
+                return row;
+        }
+    }
+    return n;
+}
+
+void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identities,
+                uint8_t *lengths, uint8_t *schemes, uint8_t *states, uint8_t *keys)
+{
+    enum { AHEAD = 16 };
+    const struct index_slot *const slots = slots_of(index->header);
+    const uint32_t *const places = places_of(index->header) + first;
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            __builtin_prefetch(&slots[places[i + AHEAD]]);
+        const struct index_slot *slot = &slots[places[i]];
+        memcpy(identities + i * INDEX_IDENTITY, slot->identity, INDEX_IDENTITY);
+        lengths[i] = slot->length;
+        schemes[i] = slot->scheme;
+        states[i] = slot->state;
+        keys[i] = slot->key;
+    }
 }
 
 uint32_t index_count(const struct index *index)

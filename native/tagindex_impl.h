@@ -71,6 +71,17 @@ int index_advance(struct index_slot *slot, uint32_t counter);
 uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
                    uint8_t state, uint8_t key);
 
+/* Write lock. index_put of n packed rows, in their order, the slots fetched ahead; numbers n. How
+ * many were put: fewer than n when memory or numbers are used up. */
+size_t index_put_many(struct index *index, const uint8_t *identities, size_t width,
+                      const uint8_t *schemes, const uint8_t *states, const uint8_t *keys, size_t n,
+                      uint32_t *numbers);
+
+/* Read lock. The tags numbered first .. first + n - 1, which are there: identities n * 16,
+ * zero-padded; their lengths, schemes, states and keys n each. No counters. */
+void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identities,
+                uint8_t *lengths, uint8_t *schemes, uint8_t *states, uint8_t *keys);
+
 /* Read lock. Tags held; tags that fit before the next growth; bytes mapped. */
 uint32_t index_count(const struct index *index);
 uint32_t index_capacity(const struct index *index);

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from core.errors import LedgerCorrupt
-from core.portal.columns import U8, Columns
+from core.portal.columns import U8, U32, Columns
 
 BLOCKS: Final = 1
 POSITIONS: Final = 2
@@ -43,6 +43,9 @@ _POSITION: Final = struct.Struct("<BQQqqQQQQ32s")
 _POSITION_VERSION: Final = 1
 _COUNTER: Final = struct.Struct("<BB16sI")
 _COUNTER_VERSION: Final = 1
+_COUNTERS: Final = np.dtype(
+    [("version", "u1"), ("width", "u1"), ("identity", "u1", (16,)), ("counter", "<u4")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +192,20 @@ def unpack_counter(packed: bytes) -> Counter:
         raise LedgerCorrupt("read log", "a counter is of an unknown layout")
     _, size, identity, counter = _COUNTER.unpack(packed)
     return Counter(identity[:size], counter)
+
+
+def unpack_counters(packed: bytes) -> Iterator[tuple[U8, U32]]:
+    """Many counters that stand behind each other, by width of the identity: (N, width) identities
+    and (N,) counters. LedgerCorrupt if one is not of this layout.
+    """
+    if len(packed) % _COUNTERS.itemsize:
+        raise LedgerCorrupt("read log", "a counter is of an unknown layout")
+    rows = np.frombuffer(packed, _COUNTERS)
+    if not (rows["version"] == _COUNTER_VERSION).all():
+        raise LedgerCorrupt("read log", "a counter is of an unknown layout")
+    for width in np.unique(rows["width"]).tolist():
+        of_width = rows[rows["width"] == width]
+        yield (
+            np.ascontiguousarray(of_width["identity"][:, :width]),
+            np.ascontiguousarray(of_width["counter"]),
+        )

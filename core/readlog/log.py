@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ import lmdb
 import numpy as np
 
 from core.errors import LedgerCorrupt, LedgerStopped
-from core.kernels import TagIndex
+from core.kernels import UNKNOWN_NUMBER, TagIndex
 from core.readlog import layout
 from core.readlog.layout import Block, Counter, Position
 from core.readlog.sealing import ReadLogSealer
@@ -31,6 +32,7 @@ COMMIT_BYTES_MAX: Final = 16 << 20
 COMMIT_WRITES_MAX: Final = 512
 # Chunks that one commit deletes: it then takes hardly longer than without.
 DELETED_MAX: Final = 256
+COUNTERS_AT_ONCE: Final = 65_536
 
 # Called once from the writer's thread: None when durable, else why that is unknown. Must not block.
 Settled = Callable[[BaseException | None], None]
@@ -366,12 +368,13 @@ class ReadLog:
         """
         kept = 0
         with self._env.begin() as txn, txn.cursor(self._tables[layout.COUNTERS]) as cursor:
-            for key, sealed in cursor:
-                row = layout.unpack_counter(
-                    self._sealer.open(layout.COUNTERS, bytes(key), bytes(sealed))
-                )
-                index.set_counter(row.identity, row.counter)
-                kept += 1
+            rows = self._sealer.open_all(layout.COUNTERS, cursor)
+            while part := list(islice(rows, COUNTERS_AT_ONCE)):
+                kept += len(part)
+                for identities, counters in layout.unpack_counters(b"".join(part)):
+                    numbers = index.find_many(identities)
+                    here = numbers != UNKNOWN_NUMBER
+                    index.advance_counters(numbers[here], counters[here])
         return kept
 
 

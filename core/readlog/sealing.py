@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hmac
 import os
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -50,9 +51,16 @@ class ReadLogSealer:
                 view[:_NONCE], view[_NONCE:], _associated(table, key)
             )
         except (InvalidTag, ValueError):
-            raise LedgerCorrupt(
-                f"read log, table {table}, key {key.hex()}", "the sealed value does not open"
-            ) from None
+            raise _corrupt(table, key) from None
+
+    def open_all(self, table: int, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+        """`open` for the rows of a table that has one key: half the time for very many of them."""
+        decrypt, label = self._aead(_owner(table, b"")).decrypt, bytes((table,))
+        for key, sealed in rows:
+            try:
+                yield decrypt(sealed[:_NONCE], sealed[_NONCE:], label + key)
+            except (InvalidTag, ValueError):
+                raise _corrupt(table, key) from None
 
     def blind(self, identity: bytes) -> bytes:
         """Keyed hash of a tag's identity, 16 bytes: the only form in which one is ever a key."""
@@ -63,6 +71,12 @@ class ReadLogSealer:
 
     def _make_aead(self, owner: bytes) -> AESGCM:
         return AESGCM(self._derive(owner))
+
+
+def _corrupt(table: int, key: bytes) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"read log, table {table}, key {key.hex()}", "the sealed value does not open"
+    )
 
 
 def _owner(table: int, key: bytes) -> bytes:

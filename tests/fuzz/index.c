@@ -11,6 +11,50 @@ struct model {
     uint32_t counter;
 };
 
+/* Copied out and put many at a time, each width for itself, into an index that grows. */
+static void copy_index(struct index *index, const struct model *model, size_t count)
+{
+    static const size_t widths[] = {7, 8, 12, 16};
+    uint8_t *padded = exactly(count * 16), *lengths = exactly(count), *packed = exactly(count * 16);
+    uint8_t *columns = exactly(count * 3);
+    uint32_t *numbers = exactly(count * sizeof *numbers);
+    struct index *other = index_new(1, 1);
+    CHECK(other);
+    index_read(index);
+    index_copy(index, 0, count, padded, lengths, columns, columns + count, columns + 2 * count);
+    index_leave(index);
+    size_t done = 0;
+    index_write(other);
+    for (size_t w = 0; w < 4; w++) {
+        size_t n = 0;
+        uint8_t *schemes = exactly(count), *states = exactly(count), *keys = exactly(count);
+        for (size_t at = 0; at < count; at++) {
+            CHECK(lengths[at] == model[at].width &&
+                  !memcmp(padded + at * 16, model[at].identity, 16));
+            if (lengths[at] != widths[w])
+                continue;
+            memcpy(packed + n * widths[w], padded + at * 16, widths[w]);
+            schemes[n] = columns[at];
+            states[n] = columns[count + at];
+            keys[n++] = columns[2 * count + at];
+        }
+        CHECK(index_put_many(other, packed, widths[w], schemes, states, keys, n, numbers) == n);
+        for (size_t i = 0; i < n; i++)
+            CHECK(numbers[i] == done + i);
+        done += n;
+        free(schemes), free(states), free(keys);
+    }
+    CHECK(index_count(other) == count);
+    for (size_t at = 0; at < count; at++) {
+        const struct index_slot *slot = index_find(other, model[at].identity, model[at].width);
+        CHECK(slot && slot->scheme == model[at].scheme && slot->state == model[at].state &&
+              slot->key == model[at].key && !slot->counter);
+    }
+    index_leave(other);
+    index_free(other);
+    free(padded), free(lengths), free(packed), free(columns), free(numbers);
+}
+
 static void use_index(struct input *input)
 {
     static const size_t widths[] = {7, 8, 12, 16};
@@ -62,6 +106,7 @@ static void use_index(struct input *input)
             free(rows);
         }
     }
+    copy_index(index, model, count);
     index_free(index);
 }
 

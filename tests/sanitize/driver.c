@@ -316,6 +316,41 @@ static void put_tags(struct index *index, const uint8_t *identities, size_t widt
     }
 }
 
+/* All tags from one number on, copied into another index, which grows while they are put. */
+static void copy_tags(struct index *index, size_t width)
+{
+    index_read(index);
+    const uint32_t first = below(index_count(index) + 1);
+    const size_t n = index_count(index) - first;
+    uint8_t *padded = exactly(n * INDEX_IDENTITY), *packed = exactly(n * width);
+    uint8_t *lengths = exactly(n), *schemes = exactly(n), *states = exactly(n), *keys = exactly(n);
+    uint32_t *numbers = exactly(n * 4);
+    index_copy(index, first, n, padded, lengths, schemes, states, keys);
+    for (size_t i = 0; i < n; i++) {
+        const struct index_slot *slot = index_slot_of(index, first + (uint32_t)i);
+        CHECK(slot->length == lengths[i] && slot->scheme == schemes[i]);
+        CHECK(slot->state == states[i] && slot->key == keys[i]);
+        CHECK(memcmp(slot->identity, padded + i * INDEX_IDENTITY, INDEX_IDENTITY) == 0);
+        memcpy(packed + i * width, padded + i * INDEX_IDENTITY, width);
+    }
+    index_leave(index);
+    struct index *other = index_new(1 + below(80), random_u64());
+    for (int again = 0; again < 2; again++) {
+        index_write(other);
+        CHECK(index_put_many(other, packed, width, schemes, states, keys, n, numbers) == n);
+        CHECK(index_count(other) == n);
+        for (size_t i = 0; i < n; i++) {
+            const struct index_slot *slot = index_find(other, packed + i * width, width);
+            CHECK(numbers[i] == i && slot == index_slot_of(other, numbers[i]));
+            CHECK(slot->scheme == schemes[i] && slot->state == states[i] && slot->key == keys[i]);
+        }
+        index_leave(other);
+    }
+    index_free(other);
+    free(padded), free(packed), free(lengths), free(schemes), free(states), free(keys);
+    free(numbers);
+}
+
 static struct pipeline_batch random_batch(struct index *index, struct arena *arena,
                                           const uint8_t *tags, size_t width, size_t tag_count,
                                           size_t n, int scheme)
@@ -406,6 +441,8 @@ static void check_pipeline(void)
             run_batch(&batch);
         }
         CHECK(index_bytes(index) > 0);
+        for (int round = 0; round < 5; round++)
+            copy_tags(index, widths[w]);
         index_free(index);
         free(tags);
     }

@@ -81,6 +81,29 @@ def test_any_capacity_grows(capacity: int, width: int) -> None:
     assert len(index) == count
 
 
+def test_a_copy_by_number_makes_the_same_index() -> None:
+    index = TagIndex()
+    for width in (7, 8, 12, 16):
+        rows = random_identities(700, width)
+        states = np.arange(700, dtype=np.uint8) % 3 + 1
+        index.put_many(rows, column(700, width), states, column(700, 255 - width))
+    index.set_counter(index.identity_of(5), 9)
+    parts = [index.copy(first, 999) for first in range(0, 2800, 999)]
+    assert [len(part[0]) for part in parts] == [999, 999, 802]
+    identities, lengths, schemes, states, keys = map(np.concatenate, zip(*parts, strict=True))
+    for number in range(2800):
+        tag = index.get(identities[number, : lengths[number]].tobytes())
+        assert tag is not None
+        assert tag[1:5] == (number, schemes[number], states[number], keys[number])
+        assert not identities[number, lengths[number] :].any()
+    assert [part.shape for part in index.copy(2800, 5)] == [(0, 16), *[(0,)] * 4]
+    assert len(index.copy(2799, 2**32 - 1)[0]) == 1
+    with pytest.raises(ValueError, match="^first: expected"):
+        index.copy(-1, 1)
+    with pytest.raises(ValueError, match="^count: expected"):
+        index.copy(0, 2**32)
+
+
 def test_never_more_than_64_bytes_per_tag() -> None:
     index = TagIndex()
     identities = random_identities(300_000, 12)
