@@ -38,3 +38,36 @@ def path(index: int, leaves: list[bytes]) -> list[bytes]:
     if index < split:
         return [*path(index, leaves[:split]), tree_hash(leaves[split:])]
     return [*path(index - split, leaves[split:]), tree_hash(leaves[:split])]
+
+
+def consistency(first: int, leaves: list[bytes]) -> list[bytes]:
+    """RFC 6962 section 2.1.2, as it is written."""
+
+    def subproof(size: int, rest: list[bytes], known: bool) -> list[bytes]:
+        if size == len(rest):
+            return [] if known else [tree_hash(rest)]
+        split = 1 << (len(rest) - 1).bit_length() - 1
+        if size <= split:
+            return [*subproof(size, rest[:split], known), tree_hash(rest[split:])]
+        return [*subproof(size - split, rest[split:], False), tree_hash(rest[:split])]
+
+    return subproof(first, leaves, True)
+
+
+def cosign(note: str, name: str, seed: bytes, time_s: int) -> str:
+    """c2sp.org/tlog-cosignature: the line that a witness adds."""
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    body = note[: note.rindex("\n\n") + 1]
+    signed = key.sign(f"cosignature/v1\ntime {time_s}\n{body}".encode())
+    key_id = hashlib.sha256(
+        f"{name}\n\x04".encode() + key.public_key().public_bytes_raw()
+    ).digest()[:4]
+    line = base64.b64encode(key_id + time_s.to_bytes(8, "big") + signed).decode()
+    return f"— {name} {line}\n"
+
+
+def witness_key(name: str, seed: bytes) -> str:
+    """The verifier key of that witness."""
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    key_id = hashlib.sha256(f"{name}\n\x04".encode() + public).digest()[:4]
+    return f"{name}+{key_id.hex()}+{base64.b64encode(bytes([4]) + public).decode()}"

@@ -1,0 +1,242 @@
+"""The bounded HTTP server and client, over real sockets, with peers that are slow, rude or many."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from jinku.plain_http import Answer, Limits, NoAnswer, Request, Server, fetch
+
+SECONDS = 0.5
+LIMITS = Limits(connections_max=4, connection_seconds_max=SECONDS, body_bytes_max=100)
+
+
+def echo(request: Request) -> Answer:
+    if request.path == "/fault":
+        raise RuntimeError("a secret")
+    return Answer(200, f"{request.method} {request.path} ".encode() + request.body)
+
+
+@contextmanager
+def serving(limits: Limits = LIMITS) -> Iterator[tuple[Server, list[Exception]]]:
+    errors: list[Exception] = []
+    server = Server("127.0.0.1:0", echo, limits, errors.append)
+    server.start()
+    try:
+        yield server, errors
+    finally:
+        server.close()
+
+
+def connect(server: Server) -> socket.socket:
+    host, _, port = server.listen.rpartition(":")
+    return socket.create_connection((host, int(port)), 5)
+
+
+def say(server: Server, content: bytes) -> bytes:
+    """All that comes back until the server closes."""
+    with connect(server) as opened:
+        opened.sendall(content)
+        return read_all(opened)
+
+
+def read_all(opened: socket.socket) -> bytes:
+    received = b""
+    try:
+        while part := opened.recv(1 << 16):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def test_get_post_and_faults() -> None:
+    with serving() as (server, errors):
+        url = f"http://{server.listen}"
+        assert fetch(f"{url}/x/y").body == b"GET /x/y "
+        assert fetch(url, body=b"abc").body == b"POST / abc"
+        answer = fetch(f"{url}/fault")
+        assert (answer.status, b"secret" in answer.body) == (500, False)
+        assert [str(error) for error in errors] == ["a secret"]
+        assert fetch(f"{url}/", body=bytes(101)).status == 413
+
+
+def test_one_connection_carries_many_requests() -> None:
+    with serving() as (server, _):
+        answers = say(
+            server,
+            b"HEAD /1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"GET /3 HTTP/1.1\r\nHost: x\r\n\r\n",
+        )
+    # To HEAD only the length is told.
+    assert b"Content-Length: 8" in answers
+    assert b"HEAD /1" not in answers
+    assert b"GET /2" in answers
+    assert b"GET /3" not in answers
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 2x\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9_000 + b"\r\n", b"431"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
+    ],
+)
+def test_what_is_no_http_is_told_so_and_closed(content: bytes, state: bytes) -> None:
+    with serving() as (server, errors):
+        answer = say(server, content)
+        assert answer.split(b" ", 2)[1:2] in ([state], [])
+        assert answer.count(b"HTTP/1.1") <= 1
+        assert fetch(f"http://{server.listen}/").status == 200
+    assert errors == []
+
+
+def test_a_connection_that_sends_nothing_or_slowly_is_cut() -> None:
+    with serving() as (server, _):
+        begun = time.monotonic()
+        assert say(server, b"GET / HT") == b""
+        assert time.monotonic() - begun < 10 * SECONDS
+        with connect(server) as dripping:
+            received = b"?"
+            for _ in range(200):
+                try:
+                    dripping.sendall(b"a")
+                except OSError:
+                    break
+                time.sleep(SECONDS / 20)
+            received = read_all(dripping)
+        assert received == b""
+
+
+def test_a_peer_that_does_not_read_is_cut() -> None:
+    big = Server("127.0.0.1:0", lambda _: Answer(200, bytes(8 << 20)), LIMITS, print)
+    big.start()
+    try:
+        with connect(big) as opened:
+            opened.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+            assert opened.recv(10).startswith(b"HTTP/1.1 2")
+            deadline = time.monotonic() + 20 * SECONDS
+            while big.connections:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        big.close()
+
+
+def test_more_connections_than_there_is_room_for() -> None:
+    with serving() as (server, _), ExitStack() as held:
+        silent = [held.enter_context(connect(server)) for _ in range(LIMITS.connections_max)]
+        # The last one is taken in when the others are.
+        time.sleep(0.05)
+        assert fetch(f"http://{server.listen}/").status == 503
+        assert threading.active_count() < 30
+        for one in silent:
+            one.close()
+        deadline = time.monotonic() + 10
+        while fetch(f"http://{server.listen}/").status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_more_requests_than_are_taken_in_a_second() -> None:
+    with serving(Limits(requests_per_second_max=5)) as (server, _):
+        states = [fetch(f"http://{server.listen}/").status for _ in range(40)]
+        assert states[:5] == [200] * 5
+        assert states.count(503) > 20
+
+
+def test_closing_ends_what_is_open() -> None:
+    with serving(Limits(connection_seconds_max=60)) as (server, _), connect(server) as opened:
+        opened.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert opened.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        begun = time.monotonic()
+        server.close()
+        assert read_all(opened) == b""
+        assert time.monotonic() - begun < 5
+        with pytest.raises(NoAnswer):
+            fetch(f"http://{server.listen}/")
+        server.close()
+
+
+def test_an_address_that_is_taken() -> None:
+    with serving() as (server, _), pytest.raises(OSError, match="in use"):
+        Server(server.listen, echo, LIMITS, print)
+
+
+# -- the client
+
+
+@contextmanager
+def answering(content: bytes, pause_s: float = 0.0) -> Iterator[str]:
+    """Somebody who says this to whoever connects, byte by byte if with pauses."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            opened, _ = listener.accept()
+            with opened:
+                opened.recv(1 << 16)
+                for start in range(0, len(content), 1 if pause_s else 1 << 20):
+                    try:
+                        opened.sendall(content[start : start + (1 if pause_s else 1 << 20)])
+                    except OSError:
+                        return
+                    time.sleep(pause_s)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nonsense",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + bytes(9999),
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9000,
+    ],
+    ids=["nothing", "no HTTP", "cut off", "too long", "endless headers"],
+)
+def test_answers_that_are_none(content: bytes) -> None:
+    with answering(content) as url, pytest.raises(NoAnswer, match="127.0.0.1"):
+        fetch(url, answer_bytes_max=1000)
+
+
+def test_an_answer_that_drips_is_not_waited_for() -> None:
+    begun = time.monotonic()
+    with answering(b"HTTP/1.1 200 OK\r\n" + b"a" * 500, pause_s=0.01) as url:
+        with pytest.raises(NoAnswer):
+            fetch(url, seconds=SECONDS)
+        assert time.monotonic() - begun < 4
+
+
+def test_redirects_are_not_followed() -> None:
+    moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    with answering(moved) as url:
+        assert fetch(url).status == 302
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(NoAnswer, match="refused"):
+        fetch("http://127.0.0.1:1/")
+    with pytest.raises(NoAnswer):
+        fetch("http://host.invalid/")
+
+
+def test_https_needs_a_certificate_that_is_believed() -> None:
+    with serving() as (server, _), pytest.raises(NoAnswer):
+        fetch(f"https://{server.listen}/", seconds=SECONDS)
