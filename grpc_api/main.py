@@ -6,89 +6,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import click
 import structlog
 
-from core.errors import (
-    JinkuError,
-    KeyFileError,
-    LedgerCorrupt,
-    LedgerInUse,
-    LedgerStopped,
-    SettingsError,
-    WitnessesUnreachable,
-)
-from core.settings import Settings
+from core.errors import SettingsError
 
-from .config import CONFIG_VARIABLE, load_settings
+from .cli import EPILOG, EXIT_STOPPED, Cli, read_settings, with_config
+from .upkeep import UPKEEP
 
-EXIT_FINDINGS = 1
-EXIT_SETTINGS = 2
-EXIT_IN_USE = 3
-EXIT_WITNESSES = 4
-# sysexits' EX_SOFTWARE: a supervisor should start the service again, which then verifies itself.
-EXIT_STOPPED = 70
 STOPPED_GRACE_SECONDS = 1.0
 
-EPILOG = (
-    "Exit codes: 0 done; 1 the ledger is not sound, the message names the first difference; "
-    "2 a wrong option, setting or key file; 3 another process holds the ledger; "
-    "4 too few witnesses can be asked: start again when they can; "
-    "70 the service stopped itself because the outcome of a commit is unknown: start it again, "
-    "it verifies itself first."
-)
-
 log = structlog.get_logger()
-
-
-class Cli(click.Group):
-    """Turns the service's own errors into one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except LedgerInUse as error:
-            end(f"{error}; stop it first", EXIT_IN_USE)
-        except LedgerCorrupt as error:
-            end(f"the ledger is not sound: {error}", EXIT_FINDINGS)
-        except (SettingsError, KeyFileError) as error:
-            end(str(error), EXIT_SETTINGS)
-        except WitnessesUnreachable as error:
-            end(str(error), EXIT_WITNESSES)
-        except LedgerStopped as error:
-            end(str(error), EXIT_STOPPED)
-        except OSError as error:
-            end(f"{error.filename or 'a file'}: {error.strerror}", EXIT_SETTINGS)
-        except JinkuError as error:
-            end(str(error), EXIT_FINDINGS)
-
-
-def end(message: str, code: int) -> None:
-    click.echo("\n".join(f"jinkud: {line}" for line in message.splitlines()), err=True)
-    sys.exit(code)
-
-
-def with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """The option that every command on an existing realm takes."""
-    return click.option(
-        "--config",
-        "config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=Path("jinku.toml"),
-        envvar=CONFIG_VARIABLE,
-        show_default=True,
-        show_envvar=True,
-        help="The settings file; docs/configuration.md explains every key.",
-    )(command)
-
-
-def read_settings(config: Path) -> Settings:
-    return load_settings(config, os.environ)
 
 
 @click.group(cls=Cli, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -219,55 +151,6 @@ def parse_service(text: str) -> tuple[str, list[str]]:
     return name, roles.split(",")
 
 
-@main.command(epilog=EPILOG)
-@with_config
-def fsck(config: Path) -> None:
-    """Verify the whole ledger: hashes, proofs, checkpoints, and every table by replay.
-
-    Then the read log: every batch that has to be there is, and those of each sealed segment are the
-    ones whose digest is in the journal. And the personal values: each opens to its commitment, and
-    nothing is left of anybody who was erased.
-
-    Refuses while the service holds the ledger. Names the first difference and exits 1 on it.
-    """
-    from core.fsck import fsck as verify
-    from core.keys import RealmKeys
-    from core.personal.verify import verify_personal
-
-    from .persons import open_wrapping_keys
-    from .service import open_ledger, verify_read_log
-
-    settings = read_settings(config)
-    keys = RealmKeys.load(settings.keys.directory)
-    ledger = open_ledger(settings, keys, probed=True)
-    try:
-        report = verify(ledger, show_progress)
-        wrapping_keys = open_wrapping_keys(settings, ledger, own=False)
-        persons = verify_personal(ledger, wrapping_keys, show_progress)
-        reads = verify_read_log(settings, keys, ledger, show_progress)
-    finally:
-        ledger.close()
-    click.echo(
-        f"sound: {report.entries} entries, {report.checkpoints} checkpoints, {report.rows} rows; "
-        f"root {report.root_hash.hex()}"
-    )
-    click.echo(
-        f"sound: read log of {reads.batches} batches, {reads.reads} reads; "
-        f"{reads.segments} segments sealed, {reads.pruned} of them pruned"
-    )
-    click.echo(
-        f"sound: {persons.values} personal values of {persons.subjects} persons; "
-        f"{persons.erased} persons erased, {persons.pending} of these erasures not complete"
-    )
-
-
-def show_progress(stage: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{stage} {done}/{total}\x1b[K", err=True, nl=done == total)
-    else:
-        click.echo(f"{stage} {done}/{total}", err=True)
-
-
 @main.command("demo-certificate")
 @with_config
 @click.option(
@@ -331,6 +214,10 @@ def personalise(config: Path, identities: Path, output: Path) -> None:
     settings = read_settings(config)
     count = write_tags(settings, read_orders(identities), output)
     click.echo(f"{output}: {count} tags")
+
+
+for command in UPKEEP:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

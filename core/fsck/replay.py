@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError, Message
 from core.errors import LedgerCorrupt
 from core.fsck.hashes import Progress
 from core.fsck.scratch import Scratch
-from core.fsck.words import first_difference, title
+from core.fsck.words import first_difference
 from core.kernels import split_fields
 from core.ledger.ledger import Ledger
-from core.ledger.tables import BESIDE, TABLES, Table
+from core.ledger.tables import TABLES, Table
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 
@@ -29,9 +29,7 @@ def verify_tables(ledger: Ledger, progress: Progress) -> int:
     """
     with Scratch.opened(ledger, progress) as scratch:
         _replay(ledger, scratch, progress)
-        rows = _compare(ledger, scratch, progress)
-    _open_beside(ledger, progress)
-    return rows
+        return _compare(ledger, scratch, progress)
 
 
 def _replay(ledger: Ledger, scratch: Scratch, progress: Progress) -> None:
@@ -91,17 +89,3 @@ def _difference(
     row = made[at] if at < len(made) else None
     held = stored[at] if at < len(stored) else None
     return first_difference(table, row, held, ledger.sealer, ledger.realm)
-
-
-def _open_beside(ledger: Ledger, progress: Progress) -> None:
-    """What lies beside the journal is no function of it; each row opens at its place."""
-    total, rows = sum(ledger.count(table.number) for table in BESIDE), 0
-    for table in BESIDE:
-        for key, sealed in ledger.raw_rows(table.number):
-            try:
-                table.row.FromString(ledger.sealer.open(table.number, key, sealed))
-            except (LedgerCorrupt, DecodeError):
-                what = "does not open: it was changed, or moved here from another place"
-                raise LedgerCorrupt(f"{title(table)}, row {key.hex()}", what) from None
-            rows += 1
-    progress("beside", rows, total)

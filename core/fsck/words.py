@@ -37,13 +37,13 @@ def first_difference(
     return LedgerCorrupt(where, what)
 
 
-def title(table: Table[Message]) -> str:
+def _title(table: Table[Message]) -> str:
     """Number and name of a table."""
     return f"table {table.number} ({table.row.DESCRIPTOR.name.removesuffix('Row')})"
 
 
 def _where(table: Table[Message], key: bytes, row: Message | None, realm: int) -> str:
-    return f"{title(table)}, row {key.hex()}{_origin(table, key, row, realm)}"
+    return f"{_title(table)}, row {key.hex()}{_origin(table, key, row, realm)}"
 
 
 def _origin(table: Table[Message], key: bytes, row: Message | None, realm: int) -> str:

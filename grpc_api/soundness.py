@@ -1,0 +1,45 @@
+"""All that can be proved of a realm's data, in one place: for fsck, and for what was put back."""
+
+from __future__ import annotations
+
+from core.fsck import Progress, fsck
+from core.keys import RealmKeys
+from core.ledger.ledger import Ledger
+from core.personal.verify import verify_personal
+from core.settings import Settings
+
+from .persons import open_wrapping_keys
+from .service import verify_read_log
+
+
+def verify(
+    settings: Settings,
+    keys: RealmKeys,
+    ledger: Ledger,
+    progress: Progress,
+    *,
+    hashes_only: bool = False,
+) -> list[str]:
+    """Verify an opened ledger that nobody writes, its read log and its personal values; a line about
+    each. With `hashes_only` the journal alone.
+
+    LedgerCorrupt names the first difference.
+    """
+    report = fsck(ledger, progress, hashes_only=hashes_only)
+    root = f"root {report.root_hash.hex()}"
+    if hashes_only:
+        return [
+            f"sound: {report.entries} entries, {report.checkpoints} checkpoints; {root}; "
+            "tables and read log were not verified"
+        ]
+    wrapping_keys = open_wrapping_keys(settings, ledger, own=False)
+    persons = verify_personal(ledger, wrapping_keys, progress)
+    reads = verify_read_log(settings, keys, ledger, progress)
+    return [
+        f"sound: {report.entries} entries, {report.checkpoints} checkpoints, {report.rows} rows; "
+        f"{root}",
+        f"sound: read log of {reads.batches} batches, {reads.reads} reads; "
+        f"{reads.segments} segments sealed, {reads.pruned} of them pruned",
+        f"sound: {persons.values} personal values of {persons.subjects} persons; "
+        f"{persons.erased} persons erased, {persons.pending} of these erasures not complete",
+    ]
