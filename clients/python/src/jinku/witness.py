@@ -79,10 +79,15 @@ class Witness:
         self.guard = hold(directory)
         if self.guard is None:
             raise WitnessFault(f"{directory}: another process runs this witness")
-        for origin in self.logs:
-            self.load_seen(origin)
+        try:
+            for origin in self.logs:
+                self.load_seen(origin)
+        except WitnessFault:
+            self.close()
+            raise
 
     def close(self) -> None:
+        """Lets another process have the directory."""
         if self.guard is not None:
             self.guard.close()
 
