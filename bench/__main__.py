@@ -36,6 +36,10 @@ def load_served() -> dict[str, Measure]:
     }
 
 
+def load_service() -> dict[str, Measure]:
+    return {"service/restart": importlib.import_module("bench.restart").measure}
+
+
 def run(measure: Measure, quick: bool) -> list[results.Row]:
     takes_quick = "quick" in inspect.signature(measure).parameters
     return measure(quick=quick) if takes_quick else measure()
@@ -43,11 +47,11 @@ def run(measure: Measure, quick: bool) -> list[results.Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("areas", nargs="*", help="native, portal; none: all")
+    parser.add_argument("areas", nargs="*", help="native, portal, service; none: all")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path, default=results.RESULTS_FILE)
     chosen = parser.parse_args()
-    areas = {"native": load_native, "portal": load_served}
+    areas = {"native": load_native, "portal": load_served, "service": load_service}
     unknown = set(chosen.areas) - set(areas)
     if unknown:
         parser.error(f"no such area: {', '.join(sorted(unknown))}")

@@ -87,8 +87,8 @@ class Service:
             self.target, own.with_suffix(".pem"), own.with_suffix(".key"), files / "ca.pem"
         )
 
-    def start(self) -> GetCheckpointResponse:
-        """Starts serving; answers the first checkpoint once the service answers."""
+    def launch(self) -> subprocess.Popen[bytes]:
+        """The process that will serve; nobody waits for it here."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [find_jinkud(), "serve", "--config", str(self.config)],
@@ -96,6 +96,11 @@ class Service:
                 # Ctrl-C in the terminal is ours to pass on.
                 start_new_session=True,
             )  # fmt: skip
+        return self.process
+
+    def start(self) -> GetCheckpointResponse:
+        """Starts serving; answers the first checkpoint once the service answers."""
+        process = self.launch()
         deadline = time.monotonic() + START_SECONDS_MAX
         with self.connect("service", "auditor").open() as channel:
             client = LedgerClient(channel)
@@ -103,7 +108,7 @@ class Service:
                 try:
                     return client.get_checkpoint(GetCheckpointRequest())
                 except ServiceUnavailable as error:
-                    if self.process.poll() is not None or time.monotonic() > deadline:
+                    if process.poll() is not None or time.monotonic() > deadline:
                         raise DemonstrationFailed(
                             f"jinkud did not start:\n{self.tail()}"
                         ) from error
