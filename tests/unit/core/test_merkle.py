@@ -14,11 +14,13 @@ from core.ledger.merkle import (
     EMPTY_ROOT,
     Frontier,
     complete_subtrees,
+    consistency_proof,
     inclusion_proof,
     leaf_hash,
     root_at,
 )
-from jinku.notes import NoteInvalid, compute_root
+from jinku.notes import NoteInvalid, check_consistency, compute_root
+from signed_tree import consistency
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
 
@@ -103,3 +105,21 @@ def test_no_proof_outside_the_tree() -> None:
             inclusion_proof(index, size, tree.fetch)
         with pytest.raises(NoteInvalid, match="outside a tree"):
             compute_root(bytes(32), index, size, [])
+
+
+@given(st.integers(1, 70))
+def test_consistency_from_every_size_to_every_size(count: int) -> None:
+    leaves = [b"%d" % i for i in range(count)]
+    tree = Tree(leaves)
+    roots = [defined_root(leaves[:size]) for size in range(count + 1)]
+    for first in range(1, count + 1):
+        proof = consistency_proof(first, count, tree.fetch)
+        assert proof == consistency(first, leaves)
+        check_consistency(first, count, roots[first], roots[count], proof)
+
+
+def test_no_consistency_proof_from_nothing_or_backwards() -> None:
+    tree = Tree([b"a", b"b"])
+    for first, second in ((0, 0), (0, 2), (2, 1), (-1, 2)):
+        with pytest.raises(ValueError, match="no proof from"):
+            consistency_proof(first, second, tree.fetch)
