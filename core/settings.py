@@ -93,6 +93,10 @@ class SequencerSettings(Section):
 
     queue_max: int = Field(default=1024, ge=1, le=1 << 20)
     batch_max: int = Field(default=256, ge=1, le=4096)
+    # Entries of refusals per caller and interval, and as many of refusals that raise an alarm; the
+    # rest are counted and digested into one.
+    refusals_per_interval_max: int = Field(default=600, ge=1, le=1_000_000)
+    refusal_interval_seconds: float = Field(default=60.0, ge=0.1, le=86_400)
 
 
 class PortalSettings(Section):

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from core import guard
 from core.authority import Caller
 from core.decisions import Handler
-from core.errors import DecideFailed, InvalidRequest, LedgerStopped, QueueFull
+from core.errors import DecideFailed, InvalidRequest, LedgerBusy, LedgerStopped, QueueFull
 from core.ledger.ledger import Ledger
 from core.procedures.table import Query
 from core.reasons import refusal
@@ -157,11 +157,10 @@ class Calls:
 
     def _outcome(self, committed: Committed) -> Outcome:
         header = committed.header
-        outcome = Outcome(
-            level=DurabilityLevel.DURABILITY_LEVEL_LOCAL,
-            receipt=self.ledger.receipt(committed.entry_index),
-            entry_index=committed.entry_index,
-        )
+        outcome = Outcome(level=DurabilityLevel.DURABILITY_LEVEL_LOCAL)
+        if committed.recorded:
+            outcome.receipt.CopyFrom(self.ledger.receipt(committed.entry_index))
+            outcome.entry_index = committed.entry_index
         if committed.accepted:
             outcome.accepted.CopyFrom(Accepted(decided_at_ns=header.decided_at_ns))
         else:
@@ -199,6 +198,8 @@ class _Ending:
     def refuse(self, error: Exception) -> CallRefused:
         if isinstance(error, InvalidRequest):
             error = errors.invalid(error.violations)
+        if isinstance(error, LedgerBusy):
+            error = errors.ledger_busy()
         if not isinstance(error, CallRefused):
             error = self._incident(error)
         self._code = error.code

@@ -137,6 +137,16 @@ def queue_full() -> CallRefused:
     )
 
 
+def ledger_busy() -> CallRefused:
+    return CallRefused(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LEDGER_BUSY",
+        "Too many calls read the ledger at the same time. Send the same bytes again later.",
+        "同时读取账本的调用过多。请稍后重发同一请求。",
+        details=[retry_in(1.0)],
+    )
+
+
 def too_many(kind: str) -> CallRefused:
     return CallRefused(
         grpc.StatusCode.RESOURCE_EXHAUSTED,

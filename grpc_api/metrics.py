@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from core.ledger.store import Usage
+
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -71,6 +73,20 @@ class Metrics:
         self._ledger_entries = Gauge(
             "jinku_ledger_entries", "Entries in the journal", registry=registry
         )
+        self._ledger_bytes = Gauge(
+            "jinku_ledger_bytes", "What the ledger's file takes", registry=registry
+        )
+        self._ledger_bytes_max = Gauge(
+            "jinku_ledger_bytes_max", "What it may take: storage.ledger_map_gib", registry=registry
+        )
+        self._snapshot_seconds = Gauge(
+            "jinku_ledger_snapshot_seconds", "Age of the oldest open snapshot of the ledger",
+            registry=registry,
+        )  # fmt: skip
+        self._clock_ahead = Gauge(
+            "jinku_clock_ahead_seconds", "How far the journal's time is ahead of the clock",
+            registry=registry,
+        )  # fmt: skip
         self._reads = Counter(
             "jinku_portal_reads", "Reads of portals, by verdict", ["verdict"], registry=registry
         )
@@ -161,8 +177,14 @@ class Metrics:
     def watch_queue(self, read: Callable[[], int]) -> None:
         self._queue_depth.set_function(read)
 
-    def watch_ledger(self, read: Callable[[], int]) -> None:
-        self._ledger_entries.set_function(read)
+    def watch_ledger(self, entries: Callable[[], int], usage: Callable[[], Usage]) -> None:
+        self._ledger_entries.set_function(entries)
+        self._ledger_bytes.set_function(lambda: usage().bytes_used)
+        self._ledger_bytes_max.set_function(lambda: usage().bytes_max)
+        self._snapshot_seconds.set_function(lambda: usage().oldest_snapshot_seconds)
+
+    def watch_clock(self, ahead_seconds: Callable[[], float]) -> None:
+        self._clock_ahead.set_function(ahead_seconds)
 
 
 class MetricsServer:

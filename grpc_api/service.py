@@ -17,6 +17,7 @@ import structlog
 
 from core.directory import TagDirectory
 from core.errors import LedgerCorrupt, LedgerStopped, SettingsError
+from core.journal_clock import Jump
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
 from core.ledger.tables import SEGMENTS, SERVICES
@@ -29,6 +30,7 @@ from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
 from core.readlog.verify import Progress, SegmentsReport, verify_segments
 from core.realm import principal_of
+from core.refusals import Quota
 from core.sequencer import Committed, Sequencer
 from core.settings import Settings
 from core.snapshot import Keeper, SnapshotFile
@@ -61,6 +63,10 @@ WITNESSES_HEALTH = "witnesses"
 PROGRESS_SECONDS = 1.0
 # For what was decided before the drain's deadline to reach its callers.
 FLUSH_SECONDS = 0.2
+
+
+def _tell_of_jump(jump: Jump) -> None:
+    log.warning("the clock jumped", seconds=round(jump.seconds, 3))
 
 
 def open_ledger(
@@ -180,8 +186,10 @@ class Service:
             self.handlers,
             queue_max=settings.sequencer.queue_max,
             batch_max=settings.sequencer.batch_max,
+            quota=Quota.of(settings.sequencer),
             on_committed=self._on_committed,
             on_stop=self.fail,
+            on_jump=_tell_of_jump,
         )
         self.eraser = open_eraser(self.office, self.sequencer, self.principal, note_incident)
         self.sequencer.start()
@@ -345,7 +353,8 @@ class Service:
     def _open_metrics(self) -> str:
         metrics = self.metrics
         metrics.watch_queue(lambda: self.sequencer.waiting)
-        metrics.watch_ledger(lambda: self.ledger.size)
+        metrics.watch_ledger(lambda: self.ledger.size, self.ledger.usage)
+        metrics.watch_clock(lambda: self.sequencer.ahead_ns / 1e9)
         for kind in CallKind:
             metrics.watch_in_flight(kind.value, partial(self.gate.count, kind))
         if not self.settings.server.metrics_listen:

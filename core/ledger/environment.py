@@ -10,7 +10,7 @@ from typing import Final
 
 import lmdb
 
-from core.errors import JinkuError, LedgerCorrupt
+from core.errors import JinkuError, LedgerBusy, LedgerCorrupt, LedgerFull
 from core.files import sync_directory
 from core.ledger import layout
 from core.ledger.tables import BESIDE, TABLES
@@ -21,6 +21,9 @@ _DAMAGE: Final = (
     lmdb.PageNotFoundError, lmdb.VersionMismatchError,
 )  # fmt: skip
 _FILE: Final = "the ledger's file"
+# Snapshots that may be open at once, in all threads together. A call holds one at a time.
+READERS_MAX: Final = 512
+DATABASES_MAX: Final = 128
 
 
 def open_environment(
@@ -31,7 +34,7 @@ def open_environment(
     """
     try:
         env = lmdb.open(
-            str(path), map_size=map_gib << 30, max_dbs=32, max_readers=512,
+            str(path), map_size=map_gib << 30, max_dbs=DATABASES_MAX, max_readers=READERS_MAX,
             sync=True, metasync=True, writemap=False, readahead=False, mode=0o600,
         )  # fmt: skip
     except lmdb.Error as error:
@@ -54,7 +57,7 @@ def open_environment(
 _PROBE = """
 import lmdb, sys
 try:
-    env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=32)
+    env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=128)
     with env.begin() as txn:
         for name in [bytes(key) for key, _ in txn.cursor()]:
             for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
@@ -86,5 +89,9 @@ def probe(path: Path) -> None:
 
 
 def explain(error: lmdb.Error) -> Exception:
-    """What LMDB says, as ours if it is about what is stored."""
+    """What LMDB says, as ours if it is about what is stored or how much there is room for."""
+    if isinstance(error, lmdb.MapFullError):
+        return LedgerFull("the ledger's map is full: raise storage.ledger_map_gib, start again")
+    if isinstance(error, lmdb.ReadersFullError):
+        return LedgerBusy(f"{READERS_MAX} snapshots of the ledger are open at once; repeat later")
     return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error

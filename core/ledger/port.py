@@ -90,6 +90,14 @@ class LogPort(Protocol):
         """Whose journal it is."""
 
     @property
+    def trust_domain(self) -> str:
+        """Of the realm."""
+
+    @property
+    def last_decided_at_ns(self) -> int:
+        """When the newest entry was decided, as of the log's opening; 0 if there was none."""
+
+    @property
     def limits(self) -> Limits:
         """What one append takes."""
 

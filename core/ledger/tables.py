@@ -52,9 +52,9 @@ WRAPPING: Final = Table(23, personal.WrappingRow)
 TABLES: Final[tuple[Table[Message], ...]] = (
     REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
     TAGS, INDEX, COMMANDS, ALARMS, HISTORY, PASSAGES, SEGMENTS,
+    REFUSALS, SUBJECTS, CONTACTS, ERASURES, WRAPPING,
 )  # type: ignore[assignment]  # fmt: skip
 REALM_KEY: Final = bytes(16)
-
 
 # What lies beside the journal is committed with its entries, but no function of it; a replay does not
 # make it. Personal values and the keys to them, so that they can be erased; what no entry counts yet.
@@ -62,6 +62,8 @@ SUBJECT_KEYS: Final = Table(40, personal.SubjectKeyRow)
 PERSONAL_VALUES: Final = Table(41, personal.PersonalValueRow)
 SUPPRESSED: Final = Table(42, rows.SuppressedRow)
 BESIDE: Final[tuple[Table[Message], ...]] = (SUBJECT_KEYS, PERSONAL_VALUES, SUPPRESSED)  # type: ignore[assignment]
+_BESIDE_NUMBERS: Final = frozenset(table.number for table in BESIDE)
+
 
 class IndexKind(StrEnum):
     """What a natural identifier names; part of the blinded key, so never renamed."""
@@ -93,12 +95,12 @@ def split_segment_key(key: bytes) -> tuple[bytes, int, int]:
     return key[:16], epoch, first_sequence
 
 
-class State:
 def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes:
     """Subject's id ‖ u64 index of the entry that commits to it ‖ u32 field."""
     return subject_id + struct.pack(">QI", entry_index, field)
 
 
+class State:
     """The tables as one transaction sees them. Reading only: what it hands out are copies."""
 
     def __init__(self, txn: lmdb.Transaction, handles: dict[int, lmdb._Database], sealer: Sealer):
@@ -115,7 +117,7 @@ def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes
 
     def find(self, kind: IndexKind, natural: bytes) -> bytes | None:
         """The id (16 bytes) that a natural identifier stands for, or None."""
-        row = self.get(INDEX, self._sealer.blind(kind, natural))
+        row = self.get(INDEX, self.blind(kind, natural))
         return None if row is None else row.id
 
     def blind(self, label: str, natural: bytes) -> bytes:
@@ -154,7 +156,7 @@ def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes
         Blinded principal, then the id's numbers, so that an epoch is one range.
         """
         kind = command_id.WhichOneof("id") or ""
-        owner = self._sealer.blind("command-" + kind, principal.encode())[:16]
+        owner = self.blind("command-" + kind, principal.encode())[:16]
         if kind == "client":
             return owner + struct.pack(">QQ", command_id.client.epoch, command_id.client.sequence)
         if kind == "passage":
@@ -163,18 +165,20 @@ def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes
                 owner
                 + passage.portal_id
                 + struct.pack(">QQB", passage.portal_epoch, passage.first_sequence, passage.stage)
-                + self._sealer.blind("command-tag", passage.tag)[:16]
+                + self.blind("command-tag", passage.tag)[:16]
             )
-        return owner + self._sealer.blind(
-            "command-id", command_id.SerializeToString(deterministic=True)
-        )
+        return owner + self.blind("command-id", command_id.SerializeToString(deterministic=True))
+
+    def refusal_key(self, principal: str, alarming: bool) -> bytes:
+        """Where a caller's refusals are counted, those that raise an alarm apart."""
+        return self.blind("refusals", principal.encode())[:16] + bytes([alarming])
 
     def altered_key(self, key: bytes, command: str, request_digest: bytes) -> bytes:
         """Where a body that came under a known command id (`key`) is remembered: command's name
         and digest, blinded.
         """
         body = command.encode() + b"\x00" + request_digest
-        return key + self._sealer.blind("command-body", body)[:16]
+        return key + self.blind("command-body", body)[:16]
 
 
 class WritableState(State):
@@ -189,15 +193,15 @@ class WritableState(State):
         """Remove the row if it is there."""
         self._txn.delete(key, db=self._handles[table.number])
 
-    def bind(self, kind: IndexKind, natural: bytes, id_: bytes) -> None:
-        """Let a natural identifier stand for an id."""
-        self.put(INDEX, self._sealer.blind(kind, natural), rows.IndexRow(id=id_))
     def put_beside(self, table: Table[R], key: bytes, row: R | None) -> None:
         """Write or remove a row that lies beside the journal. ValueError for any other table."""
-        if table.number not in {beside.number for beside in BESIDE}:
+        if table.number not in _BESIDE_NUMBERS:
             raise ValueError(f"table {table.number} is made by the journal alone")
         if row is None:
             self.delete(table, key)
         else:
             self.put(table, key, row)
 
+    def bind(self, kind: IndexKind, natural: bytes, id_: bytes) -> None:
+        """Let a natural identifier stand for an id."""
+        self.put(INDEX, self.blind(kind, natural), rows.IndexRow(id=id_))

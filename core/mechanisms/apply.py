@@ -34,6 +34,7 @@ from core.mechanisms.personal import (
 )
 from core.mechanisms.presence import apply_passage_recorded
 from core.mechanisms.readlog import apply_read_segment_pruned, apply_read_segment_sealed
+from core.mechanisms.refusals import apply_refusals_counted
 from core.mechanisms.registry import (
     apply_container_registered,
     apply_institution_registered,
@@ -63,6 +64,7 @@ APPLY: Mapping[str, Apply] = MappingProxyType(
         "alarm_raised": apply_alarm_raised,
         "read_segment_sealed": apply_read_segment_sealed,
         "read_segment_pruned": apply_read_segment_pruned,
+        "refusals_counted": apply_refusals_counted,
         "contact_registered": apply_contact_registered,
         "contact_changed": apply_contact_changed,
         "contact_ended": apply_contact_ended,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from core.kernels import UNKNOWN_NUMBER
 from core.portal.columns import U8, U32, Columns
 from core.readlog.layout import Position
 from core.settings import PortalSettings
+from core.suppressed import Suppressed
 from jinku.type.v1.tag_pb2 import Verdict
 
 # Identities of one batch that are looked at one by one; each sort has as many.
@@ -124,24 +125,6 @@ def _first_of_each(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     """Index of the first of each distinct key, in order of appearance."""
     _, first = np.unique(keys, return_index=True)
     return np.sort(first)
-
-
-@dataclass(slots=True)
-class Suppressed:
-    """Alarms that were not journalled one by one."""
-
-    count: int = 0
-    from_sequence: int = 0
-    digest: bytes = field(default=bytes(32))
-
-    def add(self, count: int, sequence: int, material: bytes) -> None:
-        """Count and digest more of them."""
-        if not self.count:
-            self.from_sequence = sequence
-        self.count += count
-        self.digest = hashlib.sha256(
-            self.digest + count.to_bytes(8, "big") + sequence.to_bytes(8, "big") + material
-        ).digest()
 
 
 class AlarmBook:

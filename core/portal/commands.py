@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from google.protobuf.message import Message
 
 from core.errors import DecideFailed, QueueFull
-from core.portal.alarms import Held, Suppressed
+from core.portal.alarms import Held
 from core.portal.tracker import Gone
 from core.readlog.segments import Segment
 from core.sequencer import Command, Committed
@@ -22,6 +22,7 @@ from core.store.v1.commands_pb2 import (
     RecordPassage,
     SealReadSegment,
 )
+from core.suppressed import Suppressed
 from jinku.type.v1.command_pb2 import (
     CommandId,
     PassageCommandId,

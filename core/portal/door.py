@@ -15,7 +15,7 @@ import numpy as np
 
 from core.kernels import verify_batch
 from core.ledger.tables import PASSAGES
-from core.portal.alarms import AlarmBook, Batch, Held, Suppressed
+from core.portal.alarms import AlarmBook, Batch, Held
 from core.portal.columns import U8, U32, Columns
 from core.portal.commands import CommandMaker
 from core.portal.parts import Parts
@@ -24,6 +24,7 @@ from core.readlog.layout import Block, Position
 from core.readlog.log import counters_of
 from core.readlog.segments import OpenSegment, Stored
 from core.store.v1.rows_pb2 import PortalRow
+from core.suppressed import Suppressed
 from jinku.type.v1.tag_pb2 import Verdict
 from jinku.v1.portal_pb2 import ChallengeState
 

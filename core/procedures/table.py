@@ -9,11 +9,13 @@ from google.protobuf.message import Message
 
 from core.decisions import Handler
 from core.personal.office import Office
+from core.procedures.clock import CLOCK_HANDLERS
 from core.procedures.contact_queries import CONTACT_QUERIES
 from core.procedures.contacts import OfficeOf, contact_handlers
 from core.procedures.erasure import erasure_handlers
 from core.procedures.portal import PORTAL_HANDLERS
 from core.procedures.queries import ALL_QUERIES, Query
+from core.procedures.refusals import REFUSAL_HANDLERS
 from core.procedures.registry import REGISTRY_HANDLERS
 from core.procedures.segments import SEGMENT_HANDLERS
 from core.procedures.tags import LoadedTagKeys, tag_handlers
@@ -33,7 +35,7 @@ def handlers(
     `loaded_keys` tells which tag masters are loaded now, `office` gives what opens personal values.
     Deciding may ask them because replay decides nothing. ValueError if a request has two handlers.
     """
-    own = [*PORTAL_HANDLERS.values(), *SEGMENT_HANDLERS]
+    own = [*PORTAL_HANDLERS.values(), *SEGMENT_HANDLERS, *REFUSAL_HANDLERS, *CLOCK_HANDLERS]
     persons = [*contact_handlers(office), *erasure_handlers(office)]
     return _by_request([*REGISTRY_HANDLERS, *tag_handlers(loaded_keys), *persons, *own])
 

@@ -171,7 +171,7 @@ class Site:
         self.directory_of_tags = TagDirectory(self.ledger, [(REALM, 1, bytearray(MASTER))])
         self.sequencer = Sequencer(
             self.ledger, HANDLERS, on_committed=self.directory_of_tags.on_committed,
-            on_stop=self.failures.append, clock=lambda: self.now_ns,
+            on_stop=self.failures.append, clock=lambda: self.now_ns, steady=lambda: self.now_ns,
         )  # fmt: skip
         self.sequencer.start()
         self.loop = LoopThread()

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from core.fsck import Report, fsck
 from core.ledger.ledger import Ledger
-from core.ledger.tables import TABLES
+from core.ledger.tables import COMMANDS, REFUSALS, TABLES
 from core.procedures.table import QUERIES
 from core.sequencer import Committed, Writer
 from jinku.type.v1.place_pb2 import Antenna
@@ -139,8 +139,8 @@ class Registrar:
         return answered.response
 
     def refuse(self, request: Message) -> list[str]:
-        """The reasons against a command that must be refused, and that changed no table but the
-        one that remembers commands."""
+        """The reasons against a command that must be refused, and that changed no table but
+        those that remember commands and count refusals."""
         before = self.tables()
         answered = self.run(request)
         assert answered.reasons
@@ -155,8 +155,8 @@ class Registrar:
         return response
 
     def tables(self) -> list[list[tuple[bytes, bytes]]]:
-        """Every sealed row of every table but the commands'."""
-        numbers = [table.number for table in TABLES if table.row.DESCRIPTOR.name != "CommandRow"]
+        """Every sealed row of every table but the commands' and the refusals'."""
+        numbers = [table.number for table in TABLES if table not in (COMMANDS, REFUSALS)]
         return [list(self.ledger.raw_rows(number)) for number in numbers]
 
     def verify(self) -> Report:

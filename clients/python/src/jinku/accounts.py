@@ -201,6 +201,17 @@ def describe_seal(event: Any) -> tuple[str, str]:
     )
 
 
+def describe_refusals(event: Any) -> tuple[str, str]:
+    first, last = format_time(event.first_ns), format_time(event.last_ns)
+    kind = ("应报警的拒绝", "alarming refusals") if event.alarming else ("拒绝", "refusals")
+    return (
+        f"{event.principal} 另有 {event.count} 次{kind[0]}未单独记录, {first} 至 {last}, "
+        f"摘要 {event.digest.hex()}",
+        f"{event.count} further {kind[1]} of {event.principal} without entries of their own, "
+        f"{first} to {last}, digest {event.digest.hex()}",
+    )
+
+
 def describe_pruning(event: Any) -> tuple[str, str]:
     run = f"{event.portal_epoch}: {event.first_sequence}–{event.last_sequence}"
     return (
@@ -297,6 +308,7 @@ DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
     "custody_moved": describe_custody,
     "passage_recorded": describe_passage,
     "alarm_raised": describe_alarm,
+    "refusals_counted": describe_refusals,
     "read_segment_sealed": describe_seal,
     "read_segment_pruned": describe_pruning,
     "contact_registered": describe_contact,
