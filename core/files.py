@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from core.errors import LedgerInUse
 
+# In a ledger's directory.
+OWNER_FILE: Final = "owner.lock"
 _SOUND, _SUSPECT = b"\x00", b"\x01"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from core.errors import LedgerCorrupt
 from core.fsck import Progress, fsck
 from core.keys import RealmKeys
+from core.ledger.environment import probe
 from core.ledger.ledger import Ledger
 from core.personal.verify import verify_personal
 from core.settings import Settings
 
+from .founding import read_log_path
 from .persons import open_wrapping_keys
 from .service import verify_read_log
 
@@ -32,6 +35,7 @@ def verify(
             f"sound: {report.entries} entries, {report.checkpoints} checkpoints; {root}; "
             "tables and read log were not verified"
         ]
+    probe_read_log(settings)
     wrapping_keys = open_wrapping_keys(settings, ledger, own=False)
     persons = verify_personal(ledger, wrapping_keys, progress)
     reads = verify_read_log(settings, keys, ledger, progress)
@@ -43,3 +47,11 @@ def verify(
         f"sound: {persons.values} personal values of {persons.subjects} persons; "
         f"{persons.erased} persons erased, {persons.pending} of these erasures not complete",
     ]
+
+
+def probe_read_log(settings: Settings) -> None:
+    """As `Ledger` probes its file: damage to the read log's is named, and ends no process of ours."""
+    try:
+        probe(read_log_path(settings))
+    except LedgerCorrupt as error:
+        raise LedgerCorrupt("the read log's file", error.what) from None

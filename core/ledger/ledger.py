@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import lmdb
 
 from core.errors import HeadMoved, LedgerCorrupt, LedgerStopped
-from core.files import OwnerFile
+from core.files import OWNER_FILE, OwnerFile
 from core.keys import RealmKeys
 from core.ledger import layout
 from core.ledger.environment import probe
@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 RECEIPT_SIZE_MAX: Final = 4096
 HEADER_SIZE_MAX: Final = Limits().header_bytes_max
-_LOCK_FILE = "owner.lock"
 
 
 class Ledger:
@@ -75,7 +74,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._frontier: Frontier | None = None
         self._stopped = False
-        self._owner = OwnerFile(path / _LOCK_FILE)
+        self._owner = OwnerFile(path / OWNER_FILE)
         self._store: Store | None = None
         try:
             suspect = self._owner.suspect

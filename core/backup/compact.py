@@ -1,0 +1,99 @@
+"""Makes the files of a stopped service as small as what lives in them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from core.backup.copying import (
+    DATA,
+    Progress,
+    copy_environments,
+    environments,
+    held,
+    sync_file,
+)
+from core.errors import JinkuError
+from core.files import OWNER_FILE, OwnerFile, sync_directory
+from core.ledger.environment import DATABASES_MAX, probe
+from core.ledger.store import rows_from
+
+_NEW: Final = "compact"
+_PAGE: Final = 8192
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """One environment and its file's size in bytes, before and after."""
+
+    name: str
+    bytes_before: int
+    bytes_after: int
+
+
+def compact(directory: Path, progress: Progress) -> list[Compacted]:
+    """Rewrite every environment of a storage directory to its live pages.
+
+    Each file is replaced by its rewritten copy in one step, when that is synced and every row of it
+    was compared: killed at any instant, there is the old file or the new one, whole. Raises
+    LedgerInUse while a service runs or a backup is taken, LedgerCorrupt if a file is damaged.
+    """
+    with held(directory, alone=True):
+        owner = OwnerFile(directory / "ledger" / OWNER_FILE)
+        try:
+            return [_compact(directory / name, progress) for name in environments(directory)]
+        finally:
+            owner.release()
+
+
+def _compact(path: Path, progress: Progress) -> Compacted:
+    new = path / _NEW
+    shutil.rmtree(new, ignore_errors=True)
+    probe(path)
+    new.mkdir(mode=0o700)
+    before = (path / DATA).stat().st_size
+    copy_environments([(path, new)], progress)
+    _compare(path, new, progress)
+    (new / DATA).chmod(0o600)
+    sync_file(new / DATA)
+    after = (new / DATA).stat().st_size
+    (new / DATA).replace(path / DATA)
+    sync_directory(path)
+    shutil.rmtree(new)
+    return Compacted(path.name, before, after)
+
+
+def _compare(old: Path, new: Path, progress: Progress) -> None:
+    """JinkuError if one row differs."""
+    count = 0
+    with _open(old) as one, _open(new) as other:
+        names = [bytes(key) for key, _ in rows_of(one)]
+        if names != [bytes(key) for key, _ in rows_of(other)]:
+            raise JinkuError(f"{new}: has not the databases of {old}")
+        for name in names:
+            handles = [env.open_db(name, create=False) for env in (one, other)]
+            start = b""
+            with one.begin() as txn, other.begin() as copied:
+                while rows := rows_from(txn, handles[0], start, _PAGE):
+                    if rows != rows_from(copied, handles[1], start, _PAGE):
+                        raise JinkuError(f"{new}: database {name.decode()} differs from {old}")
+                    start = rows[-1][0] + b"\x00"
+                    count += len(rows)
+                    progress("compare", count, count + 1)
+                if rows_from(copied, handles[1], start, 1):
+                    raise JinkuError(f"{new}: database {name.decode()} has more than {old}")
+    progress("compare", count, count)
+
+
+def rows_of(env: lmdb.Environment) -> list[tuple[bytes, bytes]]:
+    """The names of an environment's databases, as rows of its first."""
+    with env.begin() as txn, txn.cursor() as cursor:
+        return [(bytes(key), bytes(value)) for key, value in cursor]
+
+
+def _open(path: Path) -> lmdb.Environment:
+    return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_dbs=DATABASES_MAX)

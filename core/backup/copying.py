@@ -1,0 +1,174 @@
+"""Copies of LMDB environments as they all stood at one instant, also while another process writes.
+
+A child process does it, for the same reason as with `probe`: LMDB trusts its file, and reading a
+damaged one can end a process. The child opens for reading only, beside the service: LMDB's reader
+table keeps the pages of its snapshots from being used again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, SettingsError
+from core.files import sync_directory
+
+Progress = Callable[[str, int, int], None]
+
+DATA: Final = "data.mdb"
+_MIB: Final = 1 << 20
+_TOLD_SECONDS: Final = 0.1
+
+# The snapshots are of one instant: none of the environments has gone on since its own was taken, when
+# the last one was. 3: LMDB says no.
+_COPY = """
+import ctypes, lmdb, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
+pairs = list(zip(sys.argv[1::2], sys.argv[2::2]))
+try:
+    envs = [lmdb.open(source, readonly=True, readahead=False, max_dbs=128) for source, _ in pairs]
+    while True:
+        txns = [env.begin() for env in envs]
+        if all(env.info()["last_txnid"] == txn.id() for env, txn in zip(envs, txns)):
+            break
+        for txn in txns:
+            txn.abort()
+    for env, txn, (_, target) in zip(envs, txns, pairs):
+        env.copy(target, compact=True, txn=txn)
+except lmdb.Error as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def environments(directory: Path) -> list[str]:
+    """Names of the directories of LMDB environments in a storage directory."""
+    return sorted(path.parent.name for path in directory.glob(f"*/{DATA}"))
+
+
+def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
+    """Copy each environment into its new, existing directory: live pages only, all of one instant.
+
+    Everything that was committed when this is called is in the copies. Not synced yet. LedgerCorrupt
+    if a page that is read is damaged.
+    """
+    total = sum((source / DATA).stat().st_blocks * 512 for source, _ in pairs) // _MIB
+    arguments = [str(path) for pair in pairs for path in pair]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", _COPY, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        try:
+            while child.poll() is None:
+                time.sleep(_TOLD_SECONDS)
+                done = sum(_size(target / DATA) for _, target in pairs) // _MIB
+                progress("copy (MiB)", min(done, total), total + 1)
+        except BaseException:
+            child.kill()
+            raise
+        said, errors = child.communicate()
+    if child.returncode == 3:
+        raise _failed(pairs, said.strip())
+    if child.returncode < 0:
+        how = signal.Signals(-child.returncode).name
+        raise LedgerCorrupt(
+            "the ledger's or the read log's file",
+            f"its pages are damaged or cut off: copying it ends in {how}",
+        )
+    if child.returncode:
+        raise JinkuError(f"{pairs[0][0]}: could not be copied: {errors.strip()}")
+    done = sum(_size(target / DATA) for _, target in pairs) // _MIB
+    progress("copy (MiB)", done, done)
+
+
+def _failed(pairs: Sequence[tuple[Path, Path]], said: str) -> JinkuError:
+    """What LMDB says of a copy: the target has no room, or the source is not as LMDB left it."""
+    if os.strerror(28) in said:  # ENOSPC
+        return SettingsError(f"{pairs[0][1]}: {said}; make room, or name another place")
+    return LedgerCorrupt("the ledger's or the read log's file", said)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def held(directory: Path, *, alone: bool) -> Iterator[None]:
+    """Keep a storage directory's files in their place: `alone` to replace them, else to read them
+    beside a running service. LedgerInUse if somebody who excludes that is at it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        what = "a backup is being taken of it" if alone else "it is being compacted"
+        raise LedgerInUse(f"{directory}: {what}") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def appearing(directory: Path) -> Iterator[Path]:
+    """A directory beside this one that takes its name when the block has ended, synced: there is the
+    whole of it or nothing. What an earlier, killed attempt left is removed.
+
+    SettingsError if there is something under that name, or somebody else is at it.
+    """
+    refuse_existing(directory)
+    partial = directory.with_name(f"{directory.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _empty(partial)
+        yield partial
+        for folder, _, names in os.walk(partial):
+            for name in names:
+                sync_file(Path(folder) / name)
+            sync_directory(Path(folder))
+        refuse_existing(directory)
+        partial.rename(directory)
+        sync_directory(directory.parent)
+    except BlockingIOError:
+        raise SettingsError(f"{partial}: another process is writing it") from None
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def refuse_existing(directory: Path) -> None:
+    """SettingsError if there is anything under this name but an empty directory."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SettingsError(f"{directory}: is there already, and is never overwritten")
+
+
+def sync_file(path: Path) -> None:
+    """Its content survives a power cut from now on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
