@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -24,7 +26,8 @@ def witness() -> None:
 @click.option("--name", required=True, help="Who signs, e.g. witness.bank.example/w1.")
 def create_witness(directory: Path, name: str) -> None:
     """Make a witness: its key, and an empty list of logs. Prints the key that checks it."""
-    key = create(directory, name)
+    with telling_faults():
+        key = create(directory, name)
     click.echo(f"verifier key: {key}")
     click.echo(f"Put the verifier keys of the logs into {directory / LOGS_FILE}, then")
     click.echo(f"  jinku witness serve --directory {directory}")
@@ -46,7 +49,8 @@ def serve(
     What was seen of each log lies in the directory and is on disk before it is answered. Never put
     that directory back from a copy: a witness that forgot cosigns what it must not.
     """
-    opened = Witness(directory)
+    with telling_faults():
+        opened = Witness(directory)
     limits = Limits(
         connections_max=connections_max,
         requests_per_second_max=requests_per_second_max,
@@ -55,7 +59,7 @@ def serve(
     try:
         server = Server(listen, opened.answer, limits, tell)
     except OSError as error:
-        raise WitnessFault(f"--listen: cannot listen there ({error.strerror})") from error
+        raise click.UsageError(f"--listen: cannot listen there ({error.strerror})") from error
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -64,6 +68,14 @@ def serve(
     ended.wait()
     server.close()
     opened.close()
+
+
+@contextmanager
+def telling_faults() -> Iterator[None]:
+    try:
+        yield
+    except WitnessFault as error:
+        raise click.UsageError(str(error)) from error
 
 
 def tell(error: Exception) -> None:
