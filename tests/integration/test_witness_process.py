@@ -1,4 +1,4 @@
-"""`jinku witness` as a process: from nothing to a cosignature, and killed at any instant."""
+"""`jinku witness` as a process: from nothing to a cosignature, and killed after its answers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def grow(old: int, new: int) -> AddCheckpoint:
     return AddCheckpoint(old, tuple(proof), sign(new, tree_hash(leaves)))
 
 
-def test_killed_between_any_two_bytes_it_forgets_nothing(tmp_path: Path) -> None:
+def test_killed_after_an_answer_it_forgets_nothing(tmp_path: Path) -> None:
     key = create(tmp_path / "w")
     told = 0
     for round_number in range(4):
