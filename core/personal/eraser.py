@@ -19,6 +19,7 @@ from core.clock import Clock, system_clock
 from core.errors import LedgerCorrupt, LedgerStopped, QueueFull, WrappingKeyMissing
 from core.ledger.ledger import Ledger
 from core.ledger.tables import REALM_KEY, SUBJECT_KEYS, SUBJECTS, WRAPPING
+from core.personal.office import kept_subject
 from core.personal.wrapping import WrappingKeys
 from core.sequencer import Command, Committed, Sequencer
 from core.store.v1.personal_pb2 import (
@@ -146,7 +147,7 @@ class Eraser:
             openable = [one for one, is_openable in older.items() if is_openable]
             if openable:
                 self._submit(RewrapSubjectKeys(subject_ids=openable))
-            missing += len(older) - len(openable) - len(erased & older.keys())
+            missing += len(older.keys() - erased - set(openable))
             if not start:
                 break
         if missing:
@@ -156,15 +157,17 @@ class Eraser:
             )
 
     def _older(self, start: bytes) -> tuple[dict[bytes, bool], bytes]:
-        """The next subjects whose keys are under an older wrapping key, whether each can be
-        rewrapped, and where to go on; nowhere: empty.
+        """The next subjects whose keys are under an older wrapping key, or there although they must
+        not be; whether each can be rewrapped or removed, and where to go on; nowhere: empty.
         """
         keys, found = self._parts.keys, dict[bytes, bool]()
         with self._parts.ledger.read() as state:
             for subject_id, row in state.scan(SUBJECT_KEYS, start=start):
                 if len(found) == _REWRAPPED_MAX:
                     return found, subject_id
-                if row.generation != keys.newest:
+                if kept_subject(state, subject_id) is None:
+                    found[subject_id] = True
+                elif row.generation != keys.newest:
                     found[subject_id] = keys.can_rewrap(subject_id, row)
         return found, b""
 
@@ -172,7 +175,7 @@ class Eraser:
         wraps, newest = WrapSet(), self._parts.keys.newest
         with self._parts.ledger.read() as state:
             for subject_id, row in state.scan(SUBJECT_KEYS):
-                if row.generation != newest:
+                if row.generation != newest or kept_subject(state, subject_id) is None:
                     raise LedgerCorrupt(f"key of {subject_id.hex()}", "was not rewrapped")
                 wraps.kept.append(WrappedSubject(subject_id=subject_id, wrapped=row.wrapped))
             erased = (subject_id for subject_id, row in state.scan(SUBJECTS) if row.erased_at_ns)

@@ -81,8 +81,8 @@ def _check_destroyed(wrapping: WrappingRow, keys: WrappingKeys) -> None:
 
 
 def _check_nothing_of(state: State, subject_id: bytes) -> None:
-    for table in (SUBJECT_KEYS, PERSONAL_VALUES):
-        if next(state.scan(table, subject_id), None) is not None:
-            raise LedgerCorrupt(
-                f"table {table.number}, {subject_id.hex()}", "was erased, and is there"
-            )
+    key = state.get(SUBJECT_KEYS, subject_id)
+    value = next(state.scan(PERSONAL_VALUES, subject_id), None)
+    if key is not None or value is not None:
+        what = "key" if key is not None else "a value"
+        raise LedgerCorrupt(f"{what} of {subject_id.hex()}", "is there, and was erased")

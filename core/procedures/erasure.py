@@ -165,11 +165,16 @@ def decide_take_wrapping_key(
 def decide_rewrap(
     request: RewrapSubjectKeys, state: State, context: Context, office: Office
 ) -> Decision:
-    """Those of them whose keys are not under the newest wrapping key yet, and still there."""
+    """Those of them whose keys are not under the newest wrapping key yet, and still there.
+
+    A key that is there of somebody who was erased was put back, and is removed.
+    """
     beside = []
     for subject_id in request.subject_ids:
         row = state.get(SUBJECT_KEYS, subject_id)
-        if row is not None and row.generation != office.keys.newest:
+        if row is not None and kept_subject(state, subject_id) is None:
+            beside.append(Beside(SUBJECT_KEYS, subject_id, None))
+        elif row is not None and row.generation != office.keys.newest:
             rewrapped = office.keys.rewrap(subject_id, row)
             beside.append(Beside(SUBJECT_KEYS, subject_id, rewrapped))
     if not beside:

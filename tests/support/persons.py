@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import lmdb
 from google.protobuf.message import Message
 
 from core.clock import Clock, system_clock
 from core.fsck import fsck
 from core.keys import RealmKeys
 from core.ledger.ledger import Ledger
+from core.ledger.seal import Sealer
 from core.ledger.tables import REALM_KEY, SUBJECTS, WRAPPING, IndexKind
 from core.personal.eraser import Eraser, EraserParts
 from core.personal.office import Office
@@ -95,7 +98,7 @@ class Persons:
         steady: Clock | None = None,
     ) -> None:
         realm_keys = RealmKeys.load(directory / "keys")
-        self.directory = directory
+        self.epoch = time.time_ns()
         self.ledger = Ledger(directory / "ledger", realm_keys, REALM, TRUST_DOMAIN, map_gib=1)
         try:
             self.keys = WrappingKeys.open(directory / "keys", REALM, self.taken())
@@ -105,7 +108,8 @@ class Persons:
         office = Office(self.ledger, self.keys, settings)
         self.office = office if steady is None else replace(office, steady=steady)
         self.table = handlers(lambda: frozenset({(REALM, 1)}), lambda: self.office)
-        self.writer = Writer(self.ledger, self.table, clock)
+        held_still = {} if clock is system_clock else {"steady": lambda: 0}
+        self.writer = Writer(self.ledger, self.table, clock, **held_still)
         sequencer: Any = Direct(self.writer)
         parts = EraserParts(self.ledger, self.keys, sequencer, "spiffe://test/7/service/jinkud")
         self.eraser = Eraser(parts)
@@ -120,7 +124,7 @@ class Persons:
             return state.get(WRAPPING, REALM_KEY) or WrappingRow()
 
     def command(self, request: Message, who: str = "registrar") -> Command:
-        identifier = ClientCommandId(epoch=1, sequence=next(_sequences))
+        identifier = ClientCommandId(epoch=self.epoch, sequence=next(_sequences))
         request.command_id.CopyFrom(identifier)  # type: ignore[attr-defined]
         with self.ledger.read() as state:
             device_id = state.find(IndexKind.SERVICE_NAME, who.encode())
@@ -229,6 +233,41 @@ def change(contact_id: bytes, **values: str) -> ChangeContactRequest:
 
 def confirm(erasure_id: bytes, subject_id: bytes) -> ConfirmErasureRequest:
     return ConfirmErasureRequest(erasure_id=erasure_id, subject_id=subject_id)
+
+
+class Files:
+    """What a thief of the files can do, or, `resealed`, one of the realm's key for rows too."""
+
+    def __init__(self, directory: Path, resealed: bool = False) -> None:
+        self._path = str(directory / "ledger")
+        self._sealer = None
+        if resealed:
+            keys = RealmKeys.load(directory / "keys")
+            self._sealer = Sealer(keys.row_key, keys.index_key, REALM)
+
+    @contextmanager
+    def _table(self, number: int) -> Iterator[tuple[lmdb.Transaction, Any]]:
+        with lmdb.open(self._path, map_size=1 << 30, max_dbs=128) as env:
+            table = env.open_db(b"%d" % number, create=False)
+            with env.begin(write=True) as txn:
+                yield txn, table
+
+    def keys_of(self, number: int, prefix: bytes) -> list[bytes]:
+        with self._table(number) as (txn, table), txn.cursor(db=table) as cursor:
+            return [bytes(key) for key, _ in cursor if bytes(key).startswith(prefix)]
+
+    def get(self, number: int, key: bytes) -> bytes:
+        with self._table(number) as (txn, table):
+            sealed = bytes(txn.get(key, db=table) or b"")
+        return sealed if self._sealer is None else self._sealer.open(number, key, sealed)
+
+    def put(self, number: int, key: bytes, value: bytes | None) -> None:
+        with self._table(number) as (txn, table):
+            if value is None:
+                txn.delete(key, db=table)
+                return
+            sealed = value if self._sealer is None else self._sealer.seal(number, key, value)
+            txn.put(key, sealed, db=table)
 
 
 @contextmanager
