@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from jinku.v1.portal_pb2 import Challenge, ChallengePurpose, ChallengeState
@@ -20,6 +22,7 @@ from jinku.v1.portal_pb2 import Challenge, ChallengePurpose, ChallengeState
 _LABEL: Final = b"jinku challenge v1"
 _ID: Final = struct.Struct(">BQ")
 CHALLENGE_SIZE: Final = 10
+DERIVED_MAX: Final = 4096
 _NS_PER_SECOND: Final = 1_000_000_000
 _STATES: Final[dict[int, ChallengeState]] = {
     ChallengePurpose.CHALLENGE_PURPOSE_LIVE: ChallengeState.CHALLENGE_STATE_LIVE,
@@ -34,6 +37,11 @@ class ChallengeBook:
     key: bytes
     live_ns: int
     spool_ns: int
+    # Derived before: a portal's batches quote the same challenge again and again.
+    _derived: Callable[[bytes, bytes], bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_derived", lru_cache(maxsize=DERIVED_MAX)(self._derive))
 
     @classmethod
     def of(cls, key: bytes, live_seconds: float, spool_hours: float) -> ChallengeBook:
@@ -75,7 +83,7 @@ class ChallengeBook:
             return ChallengeState.CHALLENGE_STATE_FOREIGN, None
         if now_ns >= issued_ns + self.lifetime_ns(purpose):
             return ChallengeState.CHALLENGE_STATE_EXPIRED, None
-        return state, self._derive(portal_id, challenge_id)
+        return state, self._derived(portal_id, challenge_id)
 
     def _derive(self, portal_id: bytes, challenge_id: bytes) -> bytes:
         return hmac.digest(self.key, _LABEL + portal_id + challenge_id, "sha256")[:CHALLENGE_SIZE]

@@ -44,6 +44,9 @@ class Plan:
     # Seconds between reads of an unregistered tag, each of which must be alarmed; 0: none.
     alarm_every_s: float = 0.0
     antennas: tuple[int, int] = (1, 2)
+    # All portals send at the same instants, and alarm at them: no real ones do. Else each has its
+    # own place within the period.
+    in_step: bool = False
 
 
 @dataclass
@@ -150,12 +153,14 @@ class LoadPortal:
     def is_stale(self) -> bool:
         return time.time_ns() > self.challenge.expires_at_ns - RENEW_MARGIN_NS
 
-    def run(self, start: threading.Barrier) -> None:
-        """Sends from the barrier until the time is over, then waits for the last answer."""
+    def run(self, start: threading.Barrier, phase: float = 0.0) -> None:
+        """Sends from the barrier until the time is over, then waits for the last answer. `phase`,
+        from 0 to 1, is its place within the period of batches and of alarms.
+        """
         start.wait()
-        began = time.monotonic()
         period = self.plan.batch_reads / self.plan.rate if self.plan.rate else 0.0
-        alarm_at = began + self.plan.alarm_every_s
+        alarm_at = time.monotonic() + self.plan.alarm_every_s * (1 + phase)
+        began = time.monotonic() + phase * period
         number = 0
         while (now := time.monotonic()) < began + self.plan.seconds:
             if period:
@@ -195,13 +200,16 @@ def measure(portals: Sequence[LoadPortal]) -> Measured:
     start = threading.Barrier(len(portals) + 1)
     failures: list[BaseException] = []
 
-    def run(portal: LoadPortal) -> None:
+    def run(portal: LoadPortal, phase: float) -> None:
         try:
-            portal.run(start)
+            portal.run(start, 0.0 if portal.plan.in_step else phase)
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=run, args=(portal,), daemon=True) for portal in portals]
+    threads = [
+        threading.Thread(target=run, args=(portal, place / len(portals)), daemon=True)
+        for place, portal in enumerate(portals)
+    ]
     for thread in threads:
         thread.start()
     start.wait()
