@@ -137,7 +137,7 @@ class Eraser:
     def _rewrap_all(self) -> None:
         """Whatever is under an older wrapping key goes under the newest, or is erased."""
         keys = self._parts.keys
-        erased = keys.adopt_set()
+        erased = keys.erased
         start, missing = b"", 0
         while True:
             older, start = self._older(start)
@@ -168,7 +168,7 @@ class Eraser:
                 if kept_subject(state, subject_id) is None:
                     found[subject_id] = True
                 elif row.generation != keys.newest:
-                    found[subject_id] = keys.can_rewrap(subject_id, row)
+                    found[subject_id] = keys.can_unwrap(subject_id, row)
         return found, b""
 
     def _wrap_set(self) -> WrapSet:

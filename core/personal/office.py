@@ -26,7 +26,6 @@ from core.settings import PersonalSettings
 from core.store.v1.personal_pb2 import (
     CommittedValue,
     PersonalValueRow,
-    SubjectKeyRow,
     SubjectRow,
     WrappingRow,
 )
@@ -110,9 +109,9 @@ def subject_key(keys: WrappingKeys, state: State, subject_id: bytes) -> bytes:
 
 
 def is_openable(keys: WrappingKeys, state: State, subject_id: bytes) -> bool:
-    """Whether the wrapping key of a subject's key is loaded."""
-    row = state.get(SUBJECT_KEYS, subject_id) or SubjectKeyRow()
-    return keys.is_loaded(row.generation)
+    """Whether a subject's key is there, and what opens it."""
+    row = state.get(SUBJECT_KEYS, subject_id)
+    return row is not None and keys.can_unwrap(subject_id, row)
 
 
 def open_values(

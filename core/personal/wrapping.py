@@ -41,6 +41,8 @@ class WrappingKeys:
         self._memory: dict[int, LockedBytes] = {}
         self._checks: dict[int, bytes] = {}
         self._adopted: dict[bytes, bytes] = {}
+        # Whom the wrap set calls erased.
+        self.erased: frozenset[bytes] = frozenset()
 
     @classmethod
     def open(
@@ -64,6 +66,8 @@ class WrappingKeys:
             keys.destroy_through(taken.destroyed_generation)
             if not keys.newest:
                 keys.begin_next()
+        if taken.destroyed_generation < keys.newest - 1 and keys.has_set:
+            keys._adopt_set()
         return keys
 
     # -- using
@@ -87,27 +91,19 @@ class WrappingKeys:
         return SubjectKeyRow(generation=generation, wrapped=wrapped)
 
     def unwrap(self, subject_id: bytes, row: SubjectKeyRow) -> bytes:
-        """A subject's key. LedgerCorrupt if it does not open, WrappingKeyMissing if its wrapping
-        key is not loaded.
+        """A subject's key; from the wrap set where its wrapping key is no longer there.
+
+        LedgerCorrupt if it does not open, WrappingKeyMissing if it is in neither.
         """
         with self._lock:
-            view = self._key(row.generation, subject_id)
-            return fmt.unwrap(view, self._realm, row.generation, subject_id, row.wrapped)
+            generation, wrapped = row.generation, row.wrapped
+            if generation not in self._memory and subject_id in self._adopted:
+                generation, wrapped = self.newest, self._adopted[subject_id]
+            view = self._key(generation, subject_id)
+            return fmt.unwrap(view, self._realm, generation, subject_id, wrapped)
 
-    def rewrap(self, subject_id: bytes, row: SubjectKeyRow) -> SubjectKeyRow:
-        """The same key under the newest wrapping key; from the wrap set where the key's own is no
-        longer there. WrappingKeyMissing if neither is.
-        """
-        with self._lock:
-            if row.generation in self._memory or subject_id not in self._adopted:
-                return self.wrap(subject_id, self.unwrap(subject_id, row))
-            adopted = SubjectKeyRow(generation=self.newest, wrapped=self._adopted[subject_id])
-            # It opens, or the wrap set is not what it says.
-            self.unwrap(subject_id, adopted)
-            return adopted
-
-    def can_rewrap(self, subject_id: bytes, row: SubjectKeyRow) -> bool:
-        """Whether `rewrap` finds a key."""
+    def can_unwrap(self, subject_id: bytes, row: SubjectKeyRow) -> bool:
+        """Whether there is a wrapping key, or a wrap set, for it."""
         with self._lock:
             return row.generation in self._memory or subject_id in self._adopted
 
@@ -143,26 +139,6 @@ class WrappingKeys:
             sealed = fmt.seal_wrap_set(view, self._realm, generation, packed)
         self._write(self._file(generation, "wraps"), sealed)
 
-    def adopt_set(self) -> frozenset[bytes]:
-        """Let `rewrap` use the newest wrapping key's wrap set, if there is one; whom it calls erased.
-
-        KeyFileError if it is not what this key made.
-        """
-        with self._lock:
-            generation = self.newest
-            path = self._file(generation, "wraps")
-            if not path.exists():
-                return frozenset()
-            view = self._memory[generation].view[fmt.SIV_KEY_SIZE :]
-            packed = fmt.open_wrap_set(view, self._realm, generation, path.read_bytes())
-            if packed is None:
-                raise KeyFileError(
-                    f"{path}: is not the wrap set of {generation}.key; put that back"
-                )
-            wraps = WrapSet.FromString(packed)
-            self._adopted = {one.subject_id: one.wrapped for one in wraps.kept}
-            return frozenset(wraps.erased)
-
     def destroy_through(self, generation: int) -> None:
         """Overwrite and remove the files of all wrapping keys up to this one, and forget them.
 
@@ -182,7 +158,7 @@ class WrappingKeys:
             if number <= generation:
                 self._file(number, "wraps").unlink()
         with self._lock:
-            self._adopted = {}
+            self._adopted, self.erased = {}, frozenset()
         sync_directory(self._path)
 
     def close(self) -> None:
@@ -239,6 +215,20 @@ class WrappingKeys:
                 f"{self._path}: lacks {generation}.key, which the ledger was given last; put the "
                 "newest copy of the directory of keys back"
             )
+
+    def _adopt_set(self) -> None:
+        """A ledger was put back from before this key was made: the wrap set stands in for keys that
+        are destroyed. KeyFileError if it is not what the newest key made.
+        """
+        generation = self.newest
+        path = self._file(generation, "wraps")
+        view = self._memory[generation].view[fmt.SIV_KEY_SIZE :]
+        packed = fmt.open_wrap_set(view, self._realm, generation, path.read_bytes())
+        if packed is None:
+            raise KeyFileError(f"{path}: is not the wrap set of {generation}.key; put that back")
+        wraps = WrapSet.FromString(packed)
+        self._adopted = {one.subject_id: one.wrapped for one in wraps.kept}
+        self.erased = frozenset(wraps.erased)
 
     def _remove_unfinished(self) -> None:
         for path in self._path.glob(f"*{_UNFINISHED}"):

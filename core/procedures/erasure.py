@@ -175,7 +175,7 @@ def decide_rewrap(
         if row is not None and kept_subject(state, subject_id) is None:
             beside.append(Beside(SUBJECT_KEYS, subject_id, None))
         elif row is not None and row.generation != office.keys.newest:
-            rewrapped = office.keys.rewrap(subject_id, row)
+            rewrapped = office.keys.wrap(subject_id, office.keys.unwrap(subject_id, row))
             beside.append(Beside(SUBJECT_KEYS, subject_id, rewrapped))
     if not beside:
         return Decision()

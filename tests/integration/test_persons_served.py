@@ -341,6 +341,30 @@ def test_erasure_is_finished_by_the_next_start_and_verified(bank: Bank) -> None:
     assert texts(bank.read(kept))[0] == "高渐离"
 
 
+def test_backup_from_before_gives_back_everybody_but_the_erased(bank: Bank, tmp_path: Path) -> None:
+    """With the commands that an operator has; the keys are those of now."""
+    _, gone = bank.contact("杞梁")
+    _, kept = bank.contact("孟姜")
+    service = bank.service
+    config, data = ("--config", str(service.config)), service.directory / "data"
+    service.run("backup", *config, "--output", str(tmp_path / "backup"))
+    bank.erase(gone)
+    bank.wait_complete(gone)
+    bank.close()
+    data.rename(tmp_path / "newer")
+    said = service.run("restore", *config, "--from", str(tmp_path / "backup"))
+    assert "1 of these erasures not complete" in said
+    bank.open()
+    bank.wait_complete(gone)
+    assert names_of(bank.read(gone).outcome) == ["SUBJECT_ERASED"]
+    assert texts(bank.read(kept))[0] == "孟姜"
+    bank.close()
+    assert ", 0 of these erasures not complete" in service.fsck()
+    # The same backup with the keys of then is what destroying them is for.
+    assert not list((service.directory / "keys/wrapping").glob("1.*"))
+    bank.open()
+
+
 # ── the command ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -18,7 +18,7 @@ from core.personal.verify import verify_personal
 from core.store.v1.personal_pb2 import WrappingRow
 from jinku.type.v1.personal_pb2 import SubjectState
 from jinku.v1.contact_pb2 import EndContactRequest
-from persons import NAME, Files, Persons, found, opened
+from persons import NAME, Files, Persons, found, opened, register
 
 KEPT = SubjectState.SUBJECT_STATE_KEPT
 COMPLETE = SubjectState.SUBJECT_STATE_ERASURE_COMPLETE
@@ -136,10 +136,10 @@ def test_older_backup_gives_back_everybody_but_the_erased(realm: Path) -> None:
         assert persons.get(contact_id=gone).state == KEPT
         persons.read(gone)
         assert persons.refused == ["SUBJECT_KEY_MISSING"]
-        persons.read(kept)
-        assert persons.refused == ["SUBJECT_KEY_MISSING"]
-        with pytest.raises(KeyFileError, match=r"wrapping/1\.key, which is not there"):
-            verify_personal(persons.ledger, persons.keys)
+        # The wrap set stands in from the first moment, also for who verifies what was put back.
+        assert persons.texts(kept)[0] == NAME
+        report = persons.verify()
+        assert (report.subjects, report.erased, report.pending) == (1, 1, 1)
         assert persons.eraser.complete()
         assert persons.texts(kept)[0] == NAME
         assert persons.get(contact_id=gone).state == COMPLETE
@@ -170,6 +170,30 @@ def test_backup_of_two_erasures_ago(realm: Path) -> None:
         assert persons.verify().erased == 2
 
 
+def test_ids_that_are_given_again_erase_nobody(realm: Path) -> None:
+    """A ledger that was put back gives the ids of what it has lost once more."""
+    with opened(realm) as persons:
+        kept = persons.contact("1")
+        persons.institution("2")
+    copy(realm, "ledger", "backup")
+    with opened(realm) as persons:
+        gone = persons.accept(register("2")).contact_id
+        erase(persons, gone)
+        persons.eraser.complete()
+    put_back(realm, "ledger", "backup")
+    with opened(realm) as persons:
+        again = persons.accept(register("2", "毛遂")).contact_id
+        assert again == gone
+        assert persons.verify().subjects == 2
+        persons.eraser.complete()
+        assert persons.texts(again)[0] == "毛遂"
+        erase(persons, kept)
+        persons.eraser.complete()
+        assert persons.texts(again)[0] == "毛遂"
+        report = persons.verify()
+        assert (report.subjects, report.erased, report.pending) == (1, 1, 0)
+
+
 def test_backup_alone_opens_nothing(realm: Path) -> None:
     """Everything but the wrapping key: rows open, persons do not."""
     with opened(realm) as persons:
@@ -198,13 +222,18 @@ def test_without_the_wrap_set_it_says_what_is_missing(realm: Path) -> None:
     content = wraps.read_bytes()
     wraps.unlink()
     with opened(realm) as persons:
+        for subject_id in (gone, kept):
+            persons.read(subject_id)
+            assert persons.refused == ["SUBJECT_KEY_MISSING"]
+        with pytest.raises(KeyFileError, match=r"wrapping/1\.key, which is not there"):
+            verify_personal(persons.ledger, persons.keys)
         with pytest.raises(WrappingKeyMissing, match="keys of 2 persons"):
             persons.eraser.complete()
         # Nothing was destroyed, and nobody is called erased.
         assert persons.get(contact_id=gone).state == KEPT
     wraps.write_bytes(content[:-1])
-    with opened(realm) as persons, pytest.raises(KeyFileError, match="put that back"):
-        persons.eraser.complete()
+    with pytest.raises(KeyFileError, match="put that back"):
+        Persons(realm)
     wraps.write_bytes(content)
     with opened(realm) as persons:
         persons.eraser.complete()
