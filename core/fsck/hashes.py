@@ -177,7 +177,7 @@ def _verify_checkpoints(ledger: Ledger, progress: Progress) -> int:
         for end, checkpoint in itertools.zip_longest(ends, ledger.checkpoints()):
             if checkpoint is None or (end is not None and end < checkpoint.tree_size):
                 raise LedgerCorrupt(f"checkpoint {end}", "is missing")
-            if end != checkpoint.tree_size:
+            if end is None or end != checkpoint.tree_size:
                 raise LedgerCorrupt(f"checkpoint {checkpoint.tree_size}", "is of no commit")
             root = root_at(end, fetch)
             if root != checkpoint.root_hash:
