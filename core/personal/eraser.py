@@ -82,7 +82,11 @@ class Eraser:
         """Follow the journal; called by the writer, never waits."""
         for entry in committed:
             if any(event.HasField("subject_erased") for event in entry.events.events):
-                self._wake.set()
+                self.wake()
+
+    def wake(self) -> None:
+        """Look whether there is something to be done."""
+        self._wake.set()
 
     def _run(self) -> None:
         stopping = self._parts.stopping

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from core.clock import Clock, steady_clock
+from core.clock import Clock, system_clock
 from core.decisions import Beside
 from core.errors import LedgerCorrupt
+from core.journal_clock import boot_clock
 from core.ledger.ledger import Ledger
 from core.ledger.tables import PERSONAL_VALUES, REALM_KEY, SUBJECT_KEYS, SUBJECTS, WRAPPING, State
 from core.personal.format import (
@@ -35,6 +36,14 @@ from jinku.type.v1.personal_pb2 import PersonalCommitment, PersonalField
 
 # How far the journal's time may be from the clock's when something is erased for ever.
 CLOCK_DIFFERENCE_NS_MAX: Final = 3_600 * 1_000_000_000
+
+
+def steady_clock() -> Clock:
+    """The time of day now, counted on by a clock that nobody can set: whoever steps the system's
+    clock while the service runs does not step this one.
+    """
+    offset_ns = system_clock() - boot_clock()
+    return lambda: offset_ns + boot_clock()
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from google.protobuf.message import Message
 
 from core.authority import Role
 from core.decisions import Answer, Context, Decide, Decision, Handler, reason
+from core.errors import WrappingKeyMissing
 from core.ledger.tables import CONTACTS, SERVICES, SUBJECTS, IndexKind, State
-from core.personal.office import Office, Sealing, is_openable, open_values
+from core.personal.office import Given, Office, Sealing, is_openable, open_values
 from core.reasons import refusal
 from core.store.v1.personal_pb2 import SubjectRow
 from jinku.event.v1.entry_pb2 import EntryHeader
@@ -169,13 +170,12 @@ def answer_read_contact(
         return response
     read = events.events[0].personal_values_read
     response.contact_id = read.subject_id
-    with office.ledger.read() as state:
-        reasons = subject_faults(state, read.subject_id, office)
-        row = state.get(SUBJECTS, read.subject_id)
-        if reasons or row is None:
-            response.withheld.CopyFrom(refusal(reasons))
-            return response
-        given = open_values(office.keys, state, header.realm, read.subject_id, row)
+    reasons, given = _open_now(office, header.realm, read.subject_id)
+    if reasons and reasons[0].code == ReasonCode.REASON_CODE_SUBJECT_KEY_MISSING:
+        # Wrapped anew since that snapshot, and the old wrapping key destroyed.
+        reasons, given = _open_now(office, header.realm, read.subject_id)
+    if reasons:
+        response.withheld.CopyFrom(refusal(reasons))
     response.values.extend(
         ContactValue(
             field=one.value.field,
@@ -188,6 +188,21 @@ def answer_read_contact(
         if read.superseded or not one.superseded
     )
     return response
+
+
+def _open_now(
+    office: Office, realm: int, subject_id: bytes
+) -> tuple[list[ReasonRecord], list[Given]]:
+    """Every value of a person as of the last commit, or why none is given."""
+    with office.ledger.read() as state:
+        reasons = subject_faults(state, subject_id, office)
+        row = state.get(SUBJECTS, subject_id)
+        if reasons or row is None:
+            return reasons, []
+        try:
+            return [], open_values(office.keys, state, realm, subject_id, row)
+        except WrappingKeyMissing:
+            return [_about(ReasonCode.REASON_CODE_SUBJECT_KEY_MISSING, subject_id)], []
 
 
 def find_contact(state: State, request: Any) -> tuple[bytes, list[ReasonRecord]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -111,13 +111,19 @@ class Persons:
         held_still = {} if clock is system_clock else {"steady": lambda: 0}
         self.writer = Writer(self.ledger, self.table, clock, **held_still)
         sequencer: Any = Direct(self.writer)
-        parts = EraserParts(self.ledger, self.keys, sequencer, "spiffe://test/7/service/jinkud")
-        self.eraser = Eraser(parts)
+        self.parts = EraserParts(self.ledger, self.keys, sequencer, "spiffe://x/7/service/jinkud")
+        self.eraser = Eraser(self.parts)
         self.refused: list[str] = []
 
     def close(self) -> None:
         self.keys.close()
         self.ledger.close()
+
+    def threaded(
+        self, on_incident: Callable[[BaseException], object], on_replaced: Callable[[int], None]
+    ) -> Eraser:
+        """An eraser that can be started; nobody else may write while it does something."""
+        return Eraser(replace(self.parts, on_incident=on_incident, on_replaced=on_replaced))
 
     def taken(self) -> WrappingRow:
         with self.ledger.read() as state:

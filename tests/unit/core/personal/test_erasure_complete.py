@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,41 @@ def all_events(persons: Persons) -> list[Any]:
         for _, entry in persons.ledger.entries()
         for event in Events.FromString(entry.events).events
     ]
+
+
+def test_a_step_that_fails_is_told_and_tried_again(
+    persons: Persons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the thread that does it in the service."""
+    monkeypatch.setattr(eraser_module, "_RETRY_SECONDS", 0.05)
+    gone, kept = persons.contact("1"), persons.contact("2")
+    incidents: list[BaseException] = []
+    replaced: list[int] = []
+    destroy, states = persons.keys.destroy_through, []
+
+    def fail_twice(generation: int) -> None:
+        states.append(persons.get(contact_id=gone).state)
+        if len(states) < 3:
+            raise OSError(30, "read-only file system")
+        destroy(generation)
+
+    monkeypatch.setattr(persons.keys, "destroy_through", fail_twice)
+    eraser = persons.threaded(incidents.append, replaced.append)
+    eraser.start()
+    try:
+        erase(persons, gone)
+        eraser.wake()
+        deadline = time.monotonic() + 20
+        while persons.get(contact_id=gone).state != COMPLETE:
+            assert time.monotonic() < deadline, incidents
+            time.sleep(0.01)
+    finally:
+        eraser.stop()
+    assert [type(one) for one in incidents] == [OSError, OSError]
+    # Not called complete before the key is gone.
+    assert states == [SubjectState.SUBJECT_STATE_ERASED] * 3
+    assert replaced == [2]
+    assert persons.texts(kept)[0] == NAME
 
 
 # ── backups ─────────────────────────────────────────────────────────────────────────────────────
