@@ -26,7 +26,8 @@ class ProgressLine:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._began_at, self._began_with = stage, now, done
-            self._shown_at = now if done < total else 0.0
+            # What goes on somewhere is told where.
+            self._shown_at = 0.0 if done else now
         wait = _TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS
         over = done >= total
         if over or now - self._shown_at >= wait:

@@ -54,7 +54,7 @@ class Journal:
         commit from the one on that holds `start`.
         """
         for key, sealed in self._store.pages(layout.JOURNAL, self._first_key(start)):
-            yield index_of("journal", key), self._sealer.open(layout.JOURNAL, key, sealed)
+            yield index_of("journal", key), self._unseal(key, sealed)
 
     def commits(self) -> Iterator[int]:
         """Index of the first entry of every commit, in order."""
@@ -105,11 +105,19 @@ class Journal:
             return bytes(cursor.key()) if before else wanted
 
     def _open(self, first: int, sealed: bytes) -> list[Entry]:
-        packed = self._sealer.open(layout.JOURNAL, layout.index_key(first), sealed)
+        packed = self._unseal(layout.index_key(first), sealed)
         try:
             return [Entry(header, events) for header, events in layout.unpack_entries(packed)]
         except ValueError as error:
             raise LedgerCorrupt(f"journal from {first}", str(error)) from None
+
+    def _unseal(self, key: bytes, sealed: bytes) -> bytes:
+        try:
+            return self._sealer.open(layout.JOURNAL, key, sealed)
+        except LedgerCorrupt:
+            where = f"entry {index_of('journal', key)} and those committed with it"
+            what = "do not open: they were altered, or moved here from another place"
+            raise LedgerCorrupt(where, what) from None
 
 
 def index_of(what: str, key: bytes) -> int:
