@@ -198,7 +198,7 @@ class Ledger:
     def checkpoints(self) -> Iterator[Checkpoint]:
         """Every stored checkpoint in order of size, its signature not verified."""
         for key, sealed in self._opened().pages(layout.CHECKPOINTS):
-            yield parse_note(self._open_note(key, sealed))
+            yield self._open_checkpoint(key, sealed)
 
     def raw_rows(self, number: int) -> Iterator[tuple[bytes, bytes]]:
         """Key and sealed value of every row of a table, as stored, in one snapshot."""
@@ -328,16 +328,15 @@ class Ledger:
                 return self._signer.sign(0, EMPTY_ROOT)
             key = bytes(cursor.key())
             tree_size = index_of("checkpoint", key)
-            note = self._open_note(key, bytes(cursor.value()))
-        checkpoint = parse_note(note)
+            checkpoint = self._open_checkpoint(key, bytes(cursor.value()))
         if checkpoint.tree_size != tree_size:
             raise LedgerCorrupt(f"checkpoint {tree_size}", "is of another tree size")
         return checkpoint
 
-    def _open_note(self, key: bytes, sealed: bytes) -> str:
+    def _open_checkpoint(self, key: bytes, sealed: bytes) -> Checkpoint:
         try:
-            return self.sealer.open(layout.CHECKPOINTS, key, sealed).decode()
-        except LedgerCorrupt:
+            return parse_note(self.sealer.open(layout.CHECKPOINTS, key, sealed).decode())
+        except (LedgerCorrupt, ValueError):
             where = f"checkpoint {index_of('checkpoint', key)}"
             what = "does not open: it was altered, or moved here from another place"
             raise LedgerCorrupt(where, what) from None

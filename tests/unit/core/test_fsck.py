@@ -236,6 +236,7 @@ def test_checkpoints(copy: Path, tmp_path: Path) -> None:
         "has another root": "\n".join([*lines[:2], root]) + "\n\n" + signature,
         "the signature does not fit": text + "\n\n" + signature[:-9] + "AAAAAAA=\n",
         "no signature of this key": text + "\n\n",
+        "does not open": "no note at all",
     }
     for what, value in forged.items():
         other = shutil.copytree(copy, tmp_path / what)
