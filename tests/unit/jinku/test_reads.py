@@ -187,3 +187,59 @@ def test_wrong_recording_says_why(tmp_path: Path, text: str, why: str) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(recording.RecordingInvalid, match=why):
             recording.load(tmp_path / name)
+
+
+def tam2_read(profile: str, offset: int, count: int) -> columns.Tam2Read:
+    return columns.Tam2Read(getattr(Tam2Profile, f"TAM2_PROFILE_{profile}"), offset, count)
+
+
+@pytest.mark.parametrize(
+    ("identity", "bank"),
+    [
+        # What a UCODE DNA has in its EPC bank, but for the bit that says that there is user memory.
+        ("e2c068920000003a1e2086e6", "5006 3400 e2c068920000003a1e2086e6"),
+        ("000000313730333031393638", "c3e3 3400 000000313730333031393638"),
+    ],
+)
+def test_epc_bank_is_as_real_tags_have_it(identity: str, bank: str) -> None:
+    """The banks are those of tests/vectors/tam2.json."""
+    tag = softtags.SoftTag(bytes.fromhex(identity), TAM2, bytes(16))
+    assert softtags.memory_of(tag, tam2_read("EPC", 0, 1)) == bytes.fromhex(bank)
+    assert softtags.memory_of(tag, tam2_read("EPC", 0, 3)) == bytes.fromhex(bank) + bytes(32)
+    assert softtags.memory_of(tag, tam2_read("EPC", 4095, 4)) == bytes(64)
+
+
+def test_memories_differ_and_have_their_size() -> None:
+    tags = [softtags.SoftTag(bytes([n]) * 12, TAM2, bytes(16)) for n in range(2)]
+    read = tam2_read("TID", 0, 1)
+    assert softtags.memory_of(tags[0], read) != softtags.memory_of(tags[1], read)
+    user = [softtags.memory_of(tags[0], tam2_read("USER", at, 1)) for at in range(4)]
+    assert b"".join(user) == softtags.memory_of(tags[0], tam2_read("USER", 0, 4))
+    assert {len(softtags.memory_of(tags[0], tam2_read("USER", 0, n))) for n in (1, 2, 3, 4)} == {
+        16, 32, 48, 64,
+    }  # fmt: skip
+
+
+def test_counters_are_given_out_once(tmp_path: Path) -> None:
+    """Across objects on one file, which is what a kill leaves."""
+    tag = softtags.SoftTag(b"i" * 8, COUNTER, bytes(16))
+    sun = softtags.SoftTag(b"\x04" * 7, SUN, bytes(16))
+    drawn: list[int] = []
+    for _ in range(3):
+        counters = softtags.TagCounters(tmp_path / "counters.json", block=4)
+        drawn += [counters.draw(tag) for _ in range(6)]
+        assert counters.draw(sun) < 1 << 24
+    assert drawn == sorted(set(drawn))
+    assert drawn[-1] < 1 << 32
+    # A lost file: the clock is beyond what was given out, unless the tag was read more often than
+    # sixteen times a second on the average.
+    lost = softtags.TagCounters(tmp_path / "another.json")
+    assert lost.draw(tag) >= drawn[0]
+
+
+def test_mixed_identities_are_laid_out_side_by_side() -> None:
+    trials = recording.load_demonstration().of_room("S2")
+    identities = [bytes([number + 1]) * (7, 8, 12)[number % 3] for number in range(len(trials))]
+    reads = recording.lay_out(trials, identities, 10**18, 20.0)
+    for which, row in zip(reads.which[:200].tolist(), reads.reads.identity[:200], strict=True):
+        assert row.tobytes() == identities[which].ljust(12, b"\0")

@@ -138,13 +138,17 @@ def antennas_of(room: str) -> list[Antenna]:
 def lay_out(
     trials: Sequence[Trial], identities: Sequence[bytes], start_ns: int, speed: float
 ) -> Tracks:
-    """All trials side by side from `start_ns`, `speed` times as fast as they were recorded."""
+    """All trials side by side from `start_ns`, `speed` times as fast as they were recorded.
+
+    Identities of several widths are filled up with zeros to the widest.
+    """
     counts = [len(trial) for trial in trials]
     which = np.repeat(np.arange(len(trials)), counts)
     seconds = np.concatenate([trial.time_s for trial in trials]) / speed
     order = np.argsort(seconds, kind="stable")
-    width = len(identities[0])
-    table = np.frombuffer(b"".join(identities), np.uint8).reshape(len(identities), width)
+    width = max(map(len, identities))
+    padded = b"".join(identity.ljust(width, b"\0") for identity in identities)
+    table = np.frombuffer(padded, np.uint8).reshape(len(identities), width)
     which = which[order]
     reads = Reads(
         identity=table[which],

@@ -4,59 +4,67 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jinku.columns import Reads, make_batch
+from jinku.columns import Reads, Tam2Read, make_batch
 from jinku.portal import PortalClient
 from jinku.recording import Tracks, cut
-from jinku.softtags import SoftTag, answer_many, make_frame
+from jinku.softtags import COUNTING, SoftTag, TagCounters, answer_many, answer_many_tam2, count_many
 from jinku.type.v1.tag_pb2 import TagScheme
+from jinku.v1.portal_pb2 import Tam2Profile
 
 PERIOD_NS = 50_000_000
 BATCH_READS_MAX = 4_096
-# A software tag keeps no counter: it begins with the clock, in sixteenths of a second since this
-# instant, so that a later replay counts on.
-COUNTER_ORIGIN_S = 1_700_000_000
-COUNTS_PER_SECOND = 16
+# Of TAM2 tags, the first block of the TID.
+TAM2_READ = Tam2Read(Tam2Profile.TAM2_PROFILE_TID, 0, 1)
 
 
 class Replayer:
     """The tags in front of one portal: `tags[i]` answers for reads of number i."""
 
-    def __init__(self, client: PortalClient, tags: Sequence[SoftTag]) -> None:
+    def __init__(
+        self,
+        client: PortalClient,
+        tags: Sequence[SoftTag],
+        counters: TagCounters,
+        tam2: Tam2Read = TAM2_READ,
+    ) -> None:
         self.client = client
         self.tags = tags
-        self.schemes = np.array([int(tag.scheme) for tag in tags])
-        begin = int((time.time() - COUNTER_ORIGIN_S) * COUNTS_PER_SECOND)
-        self.counters = dict.fromkeys(range(len(tags)), begin)
+        self.counters = counters
+        self.tam2 = tam2
+        # What a batch holds is of one scheme and width.
+        self.kinds = np.array([(int(tag.scheme), len(tag.identity)) for tag in tags])
 
     def send(self, reads: Reads, which: NDArray[np.intp]) -> list[int]:
-        """One batch per scheme among the reads; answers their sequences."""
+        """One batch per scheme and width among the reads; answers their sequences."""
         sequences = []
-        for scheme in np.unique(self.schemes[which]):
-            rows = np.flatnonzero(self.schemes[which] == scheme)
-            sequences.append(self.send_scheme(reads.take(rows), which[rows], int(scheme)))
+        kinds = self.kinds[which]
+        for scheme, width in np.unique(kinds, axis=0).tolist():
+            rows = np.flatnonzero((kinds == (scheme, width)).all(axis=1))
+            alike = reads.take(rows)
+            alike = replace(alike, identity=alike.identity[:, :width])
+            sequences.append(self.send_alike(alike, which[rows]))
         return sequences
 
-    def send_scheme(self, reads: Reads, which: NDArray[np.intp], scheme: int) -> int:
-        if scheme == TagScheme.TAG_SCHEME_TAM1:
+    def send_alike(self, reads: Reads, which: NDArray[np.intp]) -> int:
+        scheme = self.tags[int(which[0])].scheme
+        if scheme in COUNTING:
+            batch = make_batch(reads, scheme, count_many(self.tags, which, self.counters))
+        elif scheme == TagScheme.TAG_SCHEME_TAM1:
             challenge = self.client.wait_challenge()
             evidence = answer_many(self.tags, which, challenge.challenge)
-            batch = make_batch(reads, TagScheme.TAG_SCHEME_TAM1, evidence, challenge.challenge_id)
-        elif scheme == TagScheme.TAG_SCHEME_COUNTER_CMAC:
-            batch = make_batch(reads, TagScheme.TAG_SCHEME_COUNTER_CMAC, self.frames(which))
+            batch = make_batch(reads, scheme, evidence, challenge.challenge_id)
+        elif scheme == TagScheme.TAG_SCHEME_TAM2:
+            challenge = self.client.wait_challenge()
+            evidence = answer_many_tam2(self.tags, which, challenge.challenge, self.tam2)
+            batch = make_batch(reads, scheme, evidence, challenge.challenge_id, self.tam2)
         else:
             batch = make_batch(reads, TagScheme.TAG_SCHEME_NONE)
         return self.client.send(batch)
-
-    def frames(self, which: NDArray[np.intp]) -> NDArray[np.uint8]:
-        frames = []
-        for number in which.tolist():
-            self.counters[number] += 1
-            frames.append(make_frame(self.tags[number], self.counters[number]))
-        return np.frombuffer(b"".join(frames), np.uint8).reshape(len(frames), -1)
 
     def play(self, tracks: Tracks, on_piece: Callable[[int], None] | None = None) -> None:
         """Sends each 50 ms of reads when they are over; `on_piece` is told how many went."""

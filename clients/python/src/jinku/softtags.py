@@ -5,10 +5,14 @@ Byte layouts are written down in docs/formats.md.
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 from numpy.typing import NDArray
 
+from jinku.columns import Tam2Read
+from jinku.durable import locked, read_json, write_json
 from jinku.type.v1.tag_pb2 import TagScheme
+from jinku.v1.portal_pb2 import Tam2Profile
 
 TAM1_CONSTANT = bytes.fromhex("96c5")
 TAM1_CHALLENGE_SIZE = 10
@@ -27,6 +34,15 @@ FRAME_TAG_SIZES = {
     TagScheme.TAG_SCHEME_COUNTER_CMAC_16: 16,
 }
 SUN_CONSTANT = bytes.fromhex("3cc300010080")
+TAM2_BLOCK = 16
+COUNTING = frozenset({*FRAME_TAG_SIZES, TagScheme.TAG_SCHEME_SUN})
+# Class and designer of a tag that is none; its number follows.
+TID_HEADER = bytes.fromhex("e2fff000")
+USER_MEMORY = b"jinku soft tag".ljust(64, b"\0")
+# Where a counter begins whose file is lost: with the clock, so that it goes on above what it was.
+COUNTER_ORIGIN_S = 1_700_000_000
+COUNTS_PER_SECOND = 16
+SUN_SECONDS_PER_COUNT = 60  # three bytes of minutes last 31 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,23 @@ def answer_tam2(tag: SoftTag, challenge: bytes, memory: bytes) -> bytes:
     return answer
 
 
+def memory_of(tag: SoftTag, read: Tam2Read) -> bytes:
+    """What TAM2 reads of a software tag: blocks of 16 bytes from an offset, zeros where nothing is.
+
+    The EPC bank is StoredCRC, PC and EPC, as UHF Gen2 lays it out.
+    """
+    if read.profile == Tam2Profile.TAM2_PROFILE_EPC:
+        epc = tag.identity.ljust((len(tag.identity) + 1) // 2 * 2, b"\0")
+        words = (len(epc) // 2 << 11 | 1 << 10).to_bytes(2, "big") + epc
+        bank = (binascii.crc_hqx(words, 0xFFFF) ^ 0xFFFF).to_bytes(2, "big") + words
+    elif read.profile == Tam2Profile.TAM2_PROFILE_TID:
+        bank = TID_HEADER + sha256(tag.identity).digest()[:8]
+    else:
+        bank = USER_MEMORY
+    start, size = TAM2_BLOCK * read.offset, TAM2_BLOCK * read.block_count
+    return bank[start : start + size].ljust(size, b"\0")
+
+
 def sign(key: bytes, message: bytes) -> bytes:
     mac = CMAC(algorithms.AES(key))
     mac.update(message)
@@ -116,6 +149,59 @@ def make_frames(tag: SoftTag, counters: Iterable[int]) -> NDArray[np.uint8]:
     frames = b"".join(make_frame(tag, counter) for counter in counters)
     size = 4 + FRAME_TAG_SIZES.get(tag.scheme, FRAME_TAG_SIZE)
     return np.frombuffer(frames, np.uint8).reshape(-1, size)
+
+
+class TagCounters:
+    """Counters of software tags, kept in a file as a tag keeps its own: none is given out twice.
+
+    Reserved in blocks before they are used: a kill leaves a gap. Safe to use from many threads.
+    """
+
+    def __init__(self, path: Path, block: int = 256) -> None:
+        self.path = path
+        self.block = block
+        self.lock = threading.Lock()
+        self.drawn: dict[bytes, range] = {}
+
+    def draw(self, tag: SoftTag) -> int:
+        """The tag's next counter; durable as used when this returns."""
+        with self.lock:
+            left = self.drawn.get(tag.identity) or self.reserve(tag)
+            self.drawn[tag.identity] = left[1:]
+            return left[0]
+
+    def reserve(self, tag: SoftTag) -> range:
+        seconds = time.time() - COUNTER_ORIGIN_S
+        sun = tag.scheme == TagScheme.TAG_SCHEME_SUN
+        least = seconds / SUN_SECONDS_PER_COUNT if sun else seconds * COUNTS_PER_SECOND
+        with locked(self.path):
+            stored = read_json(self.path) or {}
+            first = max(int(stored.get(tag.identity.hex(), 0)), int(least))
+            write_json(self.path, {**stored, tag.identity.hex(): first + self.block})
+        return range(first, first + self.block)
+
+
+def count_many(
+    tags: Sequence[SoftTag], which: NDArray[np.intp], counters: TagCounters
+) -> NDArray[np.uint8]:
+    """What the tags `which[i]`, all of one counting scheme, send one after the other."""
+    sent = []
+    for number in which.tolist():
+        tag = tags[number]
+        make = make_sun if tag.scheme == TagScheme.TAG_SCHEME_SUN else make_frame
+        sent.append(make(tag, counters.draw(tag)))
+    return np.frombuffer(b"".join(sent), np.uint8).reshape(len(sent), -1)
+
+
+def answer_many_tam2(
+    tags: Sequence[SoftTag], which: NDArray[np.intp], challenge: bytes, read: Tam2Read
+) -> NDArray[np.uint8]:
+    """TAM2 answers of the tags `which[i]`: N × 32 to 80."""
+    answers = [
+        answer_tam2(tags[number], challenge, memory_of(tags[number], read))
+        for number in which.tolist()
+    ]
+    return np.frombuffer(b"".join(answers), np.uint8).reshape(len(answers), -1)
 
 
 def answer_many(

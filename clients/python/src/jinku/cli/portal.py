@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -12,15 +14,49 @@ from jinku import recording
 from jinku.accounts import DIRECTIONS
 from jinku.channel import Connection
 from jinku.cli.common import EXIT_CODES, EXIT_REFUSED, connection_options, console, state_file
+from jinku.columns import Tam2Read
 from jinku.commands import load_portal_epoch
 from jinku.errors import describe_reason
 from jinku.portal import Handlers, PortalClient, describe_rejection
 from jinku.replay import Replayer
-from jinku.softtags import load
+from jinku.softtags import TagCounters, load
 from jinku.type.v1.tag_pb2 import GateDecision
-from jinku.v1.portal_pb2 import Alarm, BatchRejected, Hello, Passage, Presentation
+from jinku.v1.portal_pb2 import (
+    Acknowledgement,
+    Alarm,
+    BatchRejected,
+    Hello,
+    Passage,
+    Presentation,
+    Tam2Profile,
+)
 
 QUIET_SECONDS = 3.0
+PROFILES = {
+    "epc": Tam2Profile.TAM2_PROFILE_EPC,
+    "tid": Tam2Profile.TAM2_PROFILE_TID,
+    "user": Tam2Profile.TAM2_PROFILE_USER,
+}
+
+
+class Tam2ReadType(click.ParamType[Tam2Read]):
+    """What TAM2 is told to read, as `profile:offset:blocks`."""
+
+    name = "profile:offset:blocks"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Tam2Read:
+        if isinstance(value, Tam2Read):
+            return value
+        try:
+            profile, offset, blocks = value.split(":")
+            return Tam2Read(PROFILES[profile], int(offset), int(blocks))
+        except (KeyError, ValueError):
+            self.fail(f"{value!r} is no profile:offset:blocks, as `tid:0:1`", param, ctx)
+
+
+TAM2_READ = Tam2ReadType()
 
 
 @click.group(epilog=EXIT_CODES)
@@ -36,6 +72,10 @@ def portal() -> None:
 @click.option("--room", help="Only this room's trials.  [default: the first room]")
 @click.option("--speed", default=1.0, show_default=True, help="Times as fast as recorded.",
               type=click.FloatRange(0.01, 1000))  # fmt: skip
+@click.option("--tam2", "tam2", default="tid:0:1", show_default=True, type=TAM2_READ,
+              help="What TAM2 tags read: profile (epc, tid, user), first block, blocks of 16 bytes.")  # fmt: skip
+@click.option("--counters-file", type=click.Path(dir_okay=False, path_type=Path),
+              help="Where the counters of these tags are kept.")  # fmt: skip
 @click.option("--epoch-file", type=click.Path(dir_okay=False, path_type=Path),
               help="Where this portal's epoch is kept.")  # fmt: skip
 @connection_options
@@ -45,12 +85,15 @@ def replay(
     tags_file: Path,
     room: str | None,
     speed: float,
+    tam2: Tam2Read,
+    counters_file: Path | None,
     epoch_file: Path | None,
 ) -> None:
     """Play the reads of FILE (by default the demonstration's recording) at their own times.
 
-    The first trial moves as the first tag of --tags, and so on; the tags answer live challenges.
-    --certificate is the portal's own.
+    The first trial moves as the first tag of --tags, and so on, each by its own scheme: TAM1 and TAM2
+    tags answer live challenges, SUN tags and those that send frames count on. --certificate is the
+    portal's own.
     """
     recorded = recording.load_demonstration() if file is None else recording.load(file)
     room = room or recorded.rooms()[0]
@@ -77,7 +120,8 @@ def replay(
         client.wait_challenge()
         identities = [tag.identity for tag in tags]
         tracks = recording.lay_out(trials, identities, time.time_ns(), speed)
-        Replayer(client, tags).play(tracks)
+        counters = TagCounters(counters_file or state_file("tag-counters.json"))
+        Replayer(client, tags, counters, tam2).play(tracks)
         client.flush()
         # The last tags are judged when they have been quiet for a while.
         time.sleep(QUIET_SECONDS)
@@ -86,6 +130,8 @@ def replay(
         f"{accounts.taken} reads sent, {accounts.acknowledged} durable, {accounts.rejected} "
         f"rejected; {heard.alarms} alarms, {heard.passages} passages"
     )
+    for verdict, count in sorted(heard.verdicts.items()):
+        screen.print(f"{count} {verdict}")
     if accounts.rejected:
         raise SystemExit(EXIT_REFUSED)
 
@@ -96,14 +142,21 @@ class Heard:
     def __init__(self, screen: Console) -> None:
         self.screen = screen
         self.alarms = self.passages = 0
+        self.verdicts: Counter[str] = Counter()
 
     def handlers(self) -> Handlers:
         return Handlers(
+            acknowledgement=self.acknowledgement,
             presentation=self.presentation,
             passage=self.passage,
             alarm=self.alarm,
             rejected=self.rejected,
         )
+
+    def acknowledgement(self, acknowledgement: Acknowledgement) -> None:
+        for batch in acknowledgement.batches:
+            for verdict, count in batch.counts.ListFields():
+                self.verdicts[verdict.name] += count
 
     def presentation(self, presentation: Presentation) -> None:
         for tag in presentation.tags:

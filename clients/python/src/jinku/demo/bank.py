@@ -35,8 +35,13 @@ VAULTS = (
     ("V2", f"临河支行金库{MARK}", VaultKind.VAULT_KIND_BRANCH, "S2", "riverside-gate"),
 )
 BOXES = 200
-# How many of the second vault's recorded boxes carry active tags.
-ACTIVE = 4
+# What the last of the second vault's recorded boxes carry; all others answer TAM1.
+OTHER_SCHEMES = (
+    TagScheme.TAG_SCHEME_COUNTER_CMAC,
+    TagScheme.TAG_SCHEME_COUNTER_CMAC_16,
+    TagScheme.TAG_SCHEME_SUN,
+    TagScheme.TAG_SCHEME_TAM2,
+)
 AT_ONCE = 8
 
 
@@ -79,6 +84,11 @@ def make_identity(number: int) -> bytes:
     return b"\x33\x14\x88\x00" + number.to_bytes(8, "big")
 
 
+def make_uid(number: int) -> bytes:
+    """A UID of an NFC tag: seven bytes, the first the maker's."""
+    return b"\x04" + number.to_bytes(6, "big")
+
+
 def make_bank() -> Bank:
     recording = load_demonstration()
     moving = [
@@ -91,10 +101,12 @@ def make_bank() -> Bank:
         trial, vault, scheme = "", VAULTS[number % 2][0], TagScheme.TAG_SCHEME_TAM1
         if number < len(moving):
             trial, vault, place, count = moving[number]
-            if vault == VAULTS[1][0] and place >= count - ACTIVE:
-                scheme = TagScheme.TAG_SCHEME_COUNTER_CMAC
+            if vault == VAULTS[1][0] and place >= count - len(OTHER_SCHEMES):
+                scheme = OTHER_SCHEMES[place - count]
         outlet = OUTLETS[number % len(OUTLETS)][0]
         label, identity = f"K{number + 1:04d}", make_identity(number + 1)
+        if scheme == TagScheme.TAG_SCHEME_SUN:
+            identity = make_uid(number + 1)
         boxes.append(Box(label, outlet, vault, identity, scheme, trial))
     return Bank(recording, tuple(boxes))
 

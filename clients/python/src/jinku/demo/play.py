@@ -17,7 +17,7 @@ from jinku.demo.bank import Bank, make_identity
 from jinku.portal import Handlers, PortalClient
 from jinku.recording import antennas_of, lay_out
 from jinku.replay import Replayer
-from jinku.softtags import SoftTag, answer_tam1
+from jinku.softtags import SoftTag, TagCounters, answer_tam1
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.type.v1.tag_pb2 import TagScheme
 from jinku.v1.portal_pb2 import (
@@ -150,6 +150,7 @@ class Door:
         room: str,
         tags: dict[bytes, SoftTag],
         cases: Sequence[Case],
+        counters: TagCounters,
     ) -> None:
         self.trials = bank.recording.of_room(room)
         self.reads_total = sum(map(len, self.trials))
@@ -164,7 +165,7 @@ class Door:
             frequencies_khz=bank.recording.frequencies_khz,
         )
         self.client = PortalClient(channel, hello, self.observed.handlers())
-        self.replayer = Replayer(self.client, self.tags)
+        self.replayer = Replayer(self.client, self.tags, counters)
 
     def play(self, speed: float, on_reads: Callable[[int], None]) -> None:
         """Plays the room's trials side by side, the cases among them, the line broken once."""

@@ -19,7 +19,7 @@ from jinku.demo.service import DemonstrationFailed, Service
 from jinku.demo.show import Teller
 from jinku.errors import require_accepted
 from jinku.registry import RegistryClient
-from jinku.softtags import SoftTag, load
+from jinku.softtags import SoftTag, TagCounters, load
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.v1.registry_pb2 import FreezeTagRequest
 
@@ -85,11 +85,12 @@ def play(service: Service, bank: Bank, tags: dict[bytes, SoftTag], teller: Telle
     )
     spare = [tags[box.identity] for box in bank.at_rest(VAULTS[0][0])[:3]]
     cases: dict[str, list[Case]] = {VAULTS[0][3]: make_cases(spare)}
+    counters = TagCounters(service.directory / "tag-counters.json")
     with ExitStack() as stack:
         doors = []
         for _, _, _, room, portal in VAULTS:
             channel = stack.enter_context(service.connect("portal", portal).open())
-            doors.append(Door(channel, bank, room, tags, cases.get(room, [])))
+            doors.append(Door(channel, bank, room, tags, cases.get(room, []), counters))
         bar = stack.enter_context(progress(teller))
         task = bar.add_task("", total=total)
         run_doors(service, doors, bar, task)
