@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf import message_factory
 from google.protobuf.message import Message
 
 from core.errors import InvalidRequest
@@ -81,7 +82,7 @@ def test_every_rpc_is_a_command_a_question_or_a_stream() -> None:
     for module in (registry_pb2, ledger_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
-                request = getattr(module, method.input_type.name)
+                request = message_factory.GetMessageClass(method.input_type)
                 assert (request in HANDLERS) != (request in QUERIES), method.full_name
 
 
