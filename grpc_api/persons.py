@@ -51,7 +51,7 @@ def open_eraser(
 
 def _tell_replaced(generation: int) -> None:
     log.warning(
-        "the wrapping key was replaced: copy keys.directory to its custody again, and destroy every "
-        "older copy of it; until then no erasure is complete outside of this machine",
+        "the wrapping key was replaced: run `jinkud backup-keys`, and destroy every older copy of "
+        "keys.directory; until then no erasure is complete outside of this machine",
         generation=generation,
     )

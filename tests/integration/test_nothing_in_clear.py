@@ -87,8 +87,7 @@ class Left:
         """All but the settings and certificates, whose purpose is to name the realm to others."""
         places = ["realm/data", "realm/keys", "tmp", "backup"]
         found = [path for place in places for path in (self.directory / place).rglob("*")]
-        named = {"jinku.toml", "manifest.json"}
-        files = [path for path in found if path.is_file() and path.name not in named]
+        files = [path for path in found if path.is_file() and path.name != "jinku.toml"]
         return [*files, self.service.log]
 
 
