@@ -81,6 +81,17 @@ def test_one_connection_carries_many_requests() -> None:
     assert b"GET /3" not in answers
 
 
+def test_a_body_that_is_announced_is_asked_for() -> None:
+    with serving() as (server, _), connect(server) as opened:
+        opened.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        assert opened.recv(1 << 16).startswith(b"HTTP/1.1 100")
+        opened.sendall(b"abc")
+        assert b"POST / abc" in read_all(opened)
+
+
 @pytest.mark.parametrize(
     ("content", "state"),
     [
