@@ -138,7 +138,8 @@ class Server:
         self.pool = ThreadPoolExecutor(limits.connections_max, thread_name_prefix="http")
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
-        self.closed = False
+        self.slots = threading.Semaphore(limits.connections_max)
+        self.ending = threading.Event()
         self.pace = Pace(limits.requests_per_second_max)
         self.thread = threading.Thread(target=self.accept, name="http", daemon=True)
 
@@ -148,10 +149,11 @@ class Server:
     def close(self) -> None:
         """Cuts every connection and frees the address. Safe to call twice."""
         with self.lock:
-            if self.closed:
+            if self.ending.is_set():
                 return
-            self.closed = True
+            self.ending.set()
             connections = list(self.connections)
+        self.slots.release()
         with suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -163,21 +165,28 @@ class Server:
         self.pool.shutdown()
 
     def accept(self) -> None:
+        """One connection after the other, while there is room and at the pace: who comes too many or
+        too fast waits in the system's queue, and costs nothing.
+        """
         while True:
+            self.slots.acquire()
+            self.ending.wait(self.pace.reserve())
+            if self.ending.is_set():
+                return
             try:
                 opened, _ = self.listener.accept()
             except OSError:
-                if self.closed:
-                    return
-                time.sleep(ACCEPT_PAUSE_S)
+                self.slots.release()
+                self.ending.wait(ACCEPT_PAUSE_S)
                 continue
             if not self.take_in(opened):
-                turn_away(opened)
+                opened.close()
+                self.slots.release()
 
     def take_in(self, opened: socket.socket) -> bool:
-        """Whether there is room, and a thread, for this connection."""
+        """Whether there is a thread for this connection."""
         with self.lock:
-            if self.closed or len(self.connections) >= self.limits.connections_max:
+            if self.ending.is_set():
                 return False
             try:
                 self.pool.submit(self.serve, opened)
@@ -195,18 +204,23 @@ class Server:
         finally:
             with self.lock:
                 self.connections.discard(opened)
+            self.slots.release()
 
     def converse(self, wire: Wire) -> None:
         """One request after the other, until either side has enough."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
-        head_only, last = False, False
+        head_only, last, further = False, False, False
         while not last:
             try:
                 head = wire.read_event(connection)
                 if not isinstance(head, h11.Request):
                     return
                 head_only = head.method == b"HEAD"
-                answer = self.decide(self.read_request(wire, connection, head))
+                request = self.read_request(wire, connection, head)
+                # The first one was waited for when the connection was taken in.
+                if further:
+                    self.ending.wait(min(self.pace.reserve(), remaining(wire.deadline)))
+                further, answer = True, self.decide(request)
             except h11.RemoteProtocolError as error:
                 if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
                     raise
@@ -228,8 +242,6 @@ class Server:
         return Request(head.method.decode("ascii"), head.target.decode("ascii"), body)
 
     def decide(self, request: Request) -> Answer:
-        if not self.pace.take():
-            return refuse(503, "too many requests: come back", ("Retry-After", "1"))
         try:
             return self.answer(request)
         except Exception as error:
@@ -271,34 +283,23 @@ class BodyTooLarge(Exception):
 
 
 class Pace:
-    """So many requests a second, and as many at once."""
+    """So many in a second, and a tenth of that, but ten at least, at once."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
-        self.left = max(1.0, per_second)
+        self.burst = max(10.0, per_second / 10)
+        self.left = self.burst
         self.counted_at = time.monotonic()
         self.lock = threading.Lock()
 
-    def take(self) -> bool:
+    def reserve(self) -> float:
+        """Takes a place; for how many seconds to wait for it."""
         with self.lock:
             now = time.monotonic()
             earned = (now - self.counted_at) * self.per_second
-            self.left = min(max(1.0, self.per_second), self.left + earned)
+            self.left = min(self.burst, self.left + earned) - 1
             self.counted_at = now
-            if self.left < 1:
-                return False
-            self.left -= 1
-            return True
-
-
-def turn_away(opened: socket.socket) -> None:
-    """Says that there is no room, if that takes no time."""
-    with opened, suppress(OSError):
-        opened.setblocking(False)
-        opened.send(
-            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
-            b"Content-Length: 0\r\n\r\n"
-        )
+            return max(0.0, -self.left / self.per_second)
 
 
 def is_v6(host: str) -> bool:
