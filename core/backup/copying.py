@@ -35,7 +35,8 @@ import ctypes, lmdb, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
 pairs = list(zip(sys.argv[1::2], sys.argv[2::2]))
 try:
-    envs = [lmdb.open(source, readonly=True, readahead=False, max_dbs=128) for source, _ in pairs]
+    # map_size 0: that of the writer, who may make the file longer at any moment.
+    envs = [lmdb.open(source, map_size=0, readonly=True, readahead=False) for source, _ in pairs]
     while True:
         txns = [env.begin() for env in envs]
         if all(env.info()["last_txnid"] == txn.id() for env, txn in zip(envs, txns)):

@@ -1,0 +1,243 @@
+"""`jinkud compact` and `jinkud fsck` as processes: refused, killed at any instant, gone on."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from core.keys import RealmKeys
+from core.ledger import layout
+from core.ledger.ledger import Ledger
+from core.procedures.table import handlers
+from core.sequencer import Writer
+from grpc_api.config import load_settings
+from grpc_api.founding import ledger_path
+from jinku.demo.service import find_jinkud
+from ledgers import command
+from process import clean_environment, daemon, run_jinkud
+from registrar import container, freeze, institution, issue, unfreeze, vault
+from running import found
+
+ENTRIES = 13_000
+
+
+def fill(directory: Path, entries: int) -> None:
+    """Commands, many in a commit, written by the writer itself: a service would take minutes."""
+    settings = load_settings(directory / "jinku.toml", {})
+    realm = settings.realm
+    ledger = Ledger(
+        ledger_path(settings), RealmKeys.load(settings.keys.directory), realm.number,
+        realm.trust_domain, map_gib=1,
+    )  # fmt: skip
+    writer = Writer(ledger, handlers(lambda: frozenset({(realm.number, 1)})))
+    writer.commit([command(institution()), command(vault()), command(container("B"))])
+    writer.commit([command(issue(bytes([1]) * 12, "B"))])
+    number = 0
+    while ledger.size < entries:
+        batch = []
+        for _ in range(256):
+            number += 1
+            toggle = (unfreeze, freeze)[number // 3 % 2](bytes([1]) * 12)
+            batch.append(command(container(f"C-{number}") if number % 3 else toggle))
+        writer.commit(batch)
+    ledger.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = found(tmp_path_factory.mktemp("large"))
+    fill(directory, ENTRIES)
+    return directory
+
+
+def config_of(directory: Path) -> list[str]:
+    return ["--config", str(directory / "jinku.toml")]
+
+
+def root_of(directory: Path) -> str:
+    """Of a sound journal."""
+    checked = run_jinkud("fsck", "--hashes-only", *config_of(directory))
+    assert checked.returncode == 0, checked.stderr
+    found = re.search(r"sound: \d+ entries.*root [0-9a-f]{64}", checked.stdout)
+    assert found, checked.stdout
+    return found[0]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [find_jinkud(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=clean_environment(),
+    )  # fmt: skip
+
+
+def mark_of(directory: Path) -> bytes:
+    """The sealed mark of a replay under way; empty if there is none yet."""
+    scratch = directory / "data" / "ledger" / "fsck"
+    try:
+        with (
+            lmdb.open(str(scratch), readonly=True, lock=False, max_dbs=128) as env,
+            env.begin() as txn,
+        ):
+            handle = env.open_db(b"%d" % layout.CHECKPOINTS, txn, create=False)
+            return bytes(txn.get(b"mark", b"", db=handle))
+    except lmdb.Error:
+        return b""
+
+
+# ── fsck ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_fsck_goes_on(large: Path) -> None:
+    checking = start("fsck", *config_of(large))
+    deadline = time.monotonic() + 60
+    while not mark_of(large):
+        assert checking.poll() is None
+        assert time.monotonic() < deadline
+    checking.kill()
+    checking.communicate()
+    again = run_jinkud("fsck", *config_of(large))
+    assert again.returncode == 0, again.stderr
+    went_on = re.search(r"^replay (\d+)/(\d+), \d+ %$", again.stderr, re.MULTILINE)
+    assert went_on, again.stderr
+    assert int(went_on[1]) >= 5_000
+    assert not (large / "data" / "ledger" / "fsck").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
+    chance = random.Random(7)
+    expected = root_of(large)
+    went_on = ended = 0
+    for number in range(60):
+        checking = start("fsck", *config_of(large))
+        try:
+            checking.wait(chance.uniform(0, 3))
+        except subprocess.TimeoutExpired:
+            checking.kill()
+        said, errors = checking.communicate()
+        went_on += bool(re.search(rb"^resume (\d+)/\1$", errors, re.MULTILINE))
+        if checking.returncode == 0:
+            ended += 1
+            assert expected.encode() in said
+        else:
+            assert checking.returncode == -9, errors
+        print(f"kill {number + 1} of 60: {went_on} went on, {ended} ended", flush=True)
+    assert went_on > 5
+    whole = run_jinkud("fsck", *config_of(large))
+    assert whole.returncode == 0, whole.stderr
+
+
+def test_an_interrupted_fsck_is_no_finding(large: Path) -> None:
+    checking = start("fsck", *config_of(large))
+    while not (large / "data" / "ledger" / "fsck").exists():
+        assert checking.poll() is None
+        time.sleep(0.01)
+    checking.send_signal(2)
+    _, errors = checking.communicate(timeout=30)
+    assert checking.returncode == 130, errors
+    assert b"Traceback" not in errors
+
+
+def test_on_a_terminal_one_line_changes(tmp_path: Path) -> None:
+    directory = found(tmp_path)
+    controller, terminal = pty.openpty()
+    answer = subprocess.run(
+        [find_jinkud(), "fsck", *config_of(directory)], stdout=subprocess.PIPE, stderr=terminal,
+        check=True, env=clean_environment(),
+    )  # fmt: skip
+    os.close(terminal)
+    shown = os.read(controller, 1 << 16)
+    os.close(controller)
+    assert answer.stdout.startswith(b"sound: 1 entries")
+    assert b"\rreplay 1/1\x1b[K" in shown
+
+
+# ── compact ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """A realm whose files have room to give back: its tables were rewritten again and again."""
+    directory = found(tmp_path)
+    fill(directory, 3_000)
+    return directory
+
+
+def test_compacted_and_the_same(sparse: Path) -> None:
+    expected = root_of(sparse)
+    data = sparse / "data" / "ledger" / "data.mdb"
+    before = data.stat().st_size
+    done = run_jinkud("compact", *config_of(sparse))
+    assert done.returncode == 0, done.stderr
+    after = data.stat().st_size
+    assert f"ledger: {before} bytes before, {after} now" in done.stdout
+    assert after < before
+    assert (data.stat().st_mode & 0o777, root_of(sparse)) == (0o600, expected)
+    whole = run_jinkud("fsck", *config_of(sparse))
+    assert whole.returncode == 0, whole.stderr
+    assert {path.name for path in data.parent.iterdir()} <= {
+        "data.mdb", "lock.mdb", "owner.lock",
+    }  # fmt: skip
+
+
+def test_compact_refuses_a_running_service(sparse: Path) -> None:
+    data = sparse / "data" / "ledger" / "data.mdb"
+    with daemon(sparse / "jinku.toml"):
+        inode = data.stat().st_ino
+        refused = run_jinkud("compact", *config_of(sparse))
+        assert (refused.returncode, "another process" in refused.stderr) == (3, True)
+        assert data.stat().st_ino == inode
+
+
+def test_compact_names_damage_and_leaves_the_file(sparse: Path) -> None:
+    data = sparse / "data" / "ledger" / "data.mdb"
+    content = bytearray(data.read_bytes())
+    for page in range(8192, len(content), 4096):
+        content[page : page + 16] = b"\xff" * 16
+    data.write_bytes(content)
+    refused = run_jinkud("compact", *config_of(sparse))
+    assert refused.returncode == 1, refused.stderr
+    assert "the ledger is not sound: the ledger's file" in refused.stderr
+    assert data.read_bytes() == content
+
+
+def kill_compacting(directory: Path, cycles: int, seed: int) -> int:
+    """Kill it at random instants; how often it had come to its end."""
+    chance = random.Random(seed)
+    expected, ended = root_of(directory), 0
+    began = time.monotonic()
+    assert run_jinkud("compact", *config_of(directory)).returncode == 0
+    usual = time.monotonic() - began
+    for number in range(cycles):
+        compacting = start("compact", *config_of(directory))
+        try:
+            compacting.wait(chance.uniform(0.3 * usual, 1.1 * usual))
+        except subprocess.TimeoutExpired:
+            compacting.kill()
+        _, errors = compacting.communicate()
+        ended += compacting.returncode == 0
+        assert compacting.returncode in {0, -9}, errors
+        assert root_of(directory) == expected
+        print(f"kill {number + 1} of {cycles}: {ended} had ended", flush=True)
+    whole = run_jinkud("fsck", *config_of(directory))
+    assert whole.returncode == 0, whole.stderr
+    return ended
+
+
+def test_killed_while_compacting(sparse: Path) -> None:
+    kill_compacting(sparse, 2, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_while_compacting_many_times(sparse: Path) -> None:
+    assert kill_compacting(sparse, 150, seed=2) > 5
