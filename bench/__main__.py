@@ -3,6 +3,7 @@
 python -m bench                 all of them
 python -m bench native portal   some areas
 python -m bench --quick         small and short, for the tests: the figures mean nothing
+python -m bench ledger --full   the ledger is grown to ten million entries, which takes half an hour
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench import portal_profile, results
@@ -21,11 +23,11 @@ HERE = Path(__file__).resolve().parent
 Measure = Callable[..., list[results.Row]]
 
 
-def load_native() -> dict[str, Measure]:
-    """The `measure` of every file in bench/native."""
+def load_folder(name: str) -> dict[str, Measure]:
+    """The `measure` of every bench_*.py in a folder."""
     return {
-        f"native/{path.stem}": importlib.import_module(f"bench.native.{path.stem}").measure
-        for path in sorted((HERE / "native").glob("bench_*.py"))
+        f"{name}/{path.stem}": importlib.import_module(f"bench.{name}.{path.stem}").measure
+        for path in sorted((HERE / name).glob("bench_*.py"))
     }
 
 
@@ -40,18 +42,24 @@ def load_service() -> dict[str, Measure]:
     return {"service/restart": importlib.import_module("bench.restart").measure}
 
 
-def run(measure: Measure, quick: bool) -> list[results.Row]:
-    takes_quick = "quick" in inspect.signature(measure).parameters
-    return measure(quick=quick) if takes_quick else measure()
+def run(measure: Measure, **asked: bool) -> list[results.Row]:
+    takes = inspect.signature(measure).parameters
+    return measure(**{name: value for name, value in asked.items() if name in takes})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("areas", nargs="*", help="native, portal, service; none: all")
+    parser.add_argument("areas", nargs="*", help="native, ledger, portal, service; none: all")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--output", type=Path, default=results.RESULTS_FILE)
     chosen = parser.parse_args()
-    areas = {"native": load_native, "portal": load_served, "service": load_service}
+    areas: dict[str, Callable[[], dict[str, Measure]]] = {
+        "native": partial(load_folder, "native"),
+        "ledger": partial(load_folder, "ledger"),
+        "portal": load_served,
+        "service": load_service,
+    }
     unknown = set(chosen.areas) - set(areas)
     if unknown:
         parser.error(f"no such area: {', '.join(sorted(unknown))}")
@@ -59,7 +67,7 @@ def main() -> int:
     for area in chosen.areas or areas:
         for name, measure in areas[area]().items():
             print(f"{name} …", flush=True)
-            measured = run(measure, chosen.quick)
+            measured = run(measure, quick=chosen.quick, full=chosen.full)
             for row in measured:
                 tell(row)
             rows += measured

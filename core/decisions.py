@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -17,7 +17,7 @@ from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
 from jinku.v1.common_pb2 import Outcome
 
 
-@dataclass
+@dataclass(slots=True)
 class Context:
     """Where and when a command is decided, and by whom. One per decision."""
 
@@ -49,8 +49,7 @@ class Beside:
     row: Message | None
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """Events, or reasons why not.
 
     A refusal may carry events too (an alarm); it never changes what it refused.

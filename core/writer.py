@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -51,8 +51,7 @@ class Command:
     request_digest: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """What was decided, durably. `repeated`: it had been before; nothing was done again.
 
     `recorded` is False for a refusal beyond its caller's quota: it is counted and digested, but has

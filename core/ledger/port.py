@@ -19,8 +19,7 @@ from core.ledger.tables import State, WritableState
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A journal entry, as its bytes were hashed."""
 
     header: bytes

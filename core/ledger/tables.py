@@ -113,7 +113,7 @@ class State:
         sealed = self._txn.get(key, db=self._handles[table.number])
         if sealed is None:
             return None
-        return table.row.FromString(self._sealer.open(table.number, key, bytes(sealed)))
+        return table.row.FromString(self._sealer.open_row(table.number, key, bytes(sealed)))
 
     def find(self, kind: IndexKind, natural: bytes) -> bytes | None:
         """The id (16 bytes) that a natural identifier stands for, or None."""
