@@ -25,6 +25,7 @@ from core.files import sync_directory
 Progress = Callable[[str, int, int], None]
 
 DATA: Final = "data.mdb"
+_FILES: Final = "the ledger's or the read log's file"
 _MIB: Final = 1 << 20
 _TOLD_SECONDS: Final = 0.1
 
@@ -71,8 +72,10 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         try:
             while child.poll() is None:
                 time.sleep(_TOLD_SECONDS)
-                done = sum(_size(target / DATA) for _, target in pairs) // _MIB
-                progress("copy (MiB)", min(done, total), total + 1)
+                done = sum(_size(target / DATA) for _, target in pairs)
+                if done > _MIB + sum(_size(source / DATA) for source, _ in pairs):
+                    raise LedgerCorrupt(_FILES, "a page points back: the copy gets longer than it")
+                progress("copy (MiB)", min(done // _MIB, total), total + 1)
         except BaseException:
             child.kill()
             raise
@@ -81,10 +84,7 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         raise _failed(pairs, said.strip())
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
-        raise LedgerCorrupt(
-            "the ledger's or the read log's file",
-            f"its pages are damaged or cut off: copying it ends in {how}",
-        )
+        raise LedgerCorrupt(_FILES, f"its pages are damaged or cut off: copying it ends in {how}")
     if child.returncode:
         raise JinkuError(f"{pairs[0][0]}: could not be copied: {errors.strip()}")
     done = sum(_size(target / DATA) for _, target in pairs) // _MIB
@@ -95,7 +95,7 @@ def _failed(pairs: Sequence[tuple[Path, Path]], said: str) -> JinkuError:
     """What LMDB says of a copy: the target has no room, or the source is not as LMDB left it."""
     if os.strerror(28) in said:  # ENOSPC
         return SettingsError(f"{pairs[0][1]}: {said}; make room, or name another place")
-    return LedgerCorrupt("the ledger's or the read log's file", said)
+    return LedgerCorrupt(_FILES, said)
 
 
 def _size(path: Path) -> int:
