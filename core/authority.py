@@ -143,6 +143,7 @@ MAY_CALL: Mapping[str, frozenset[Role]] = MappingProxyType(
         "jinku.v1.LedgerService.GetCheckpoint": frozenset(Role),
         "jinku.v1.LedgerService.GetConsistencyProof": frozenset(Role),
         "jinku.v1.LedgerService.GetTile": frozenset(Role),
+        "jinku.v1.LedgerService.ListEntries": frozenset({Role.AUDITOR}),
     }
 )
 

@@ -40,9 +40,11 @@ def remember(state: WritableState, where: Where, institution_id: bytes, *subject
             state.put(HISTORY, history_key(subject_id, where.entry_index, where.ordinal), row)
 
 
-def places(state: State, subject_id: bytes) -> Iterator[tuple[int, int]]:
-    """(entry index, ordinal of the event) of all that happened to a subject, oldest first."""
-    for key, _ in state.scan(HISTORY, subject_id):
+def places(state: State, subject_id: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """(entry index, ordinal of the event) of all that happened to a subject, oldest first, from
+    entry `start` on.
+    """
+    for key, _ in state.scan(HISTORY, subject_id, history_key(subject_id, start, 0)):
         entry_index, ordinal = _PLACE.unpack(key[ID_SIZE:])
         yield entry_index, ordinal
 

@@ -12,6 +12,7 @@ from core.personal.office import Office
 from core.procedures.clock import CLOCK_HANDLERS
 from core.procedures.contact_queries import CONTACT_QUERIES
 from core.procedures.contacts import OfficeOf, contact_handlers
+from core.procedures.entry_queries import ENTRY_QUERIES
 from core.procedures.erasure import erasure_handlers
 from core.procedures.portal import PORTAL_HANDLERS
 from core.procedures.queries import ALL_QUERIES, Query
@@ -50,5 +51,5 @@ def _by_request(all_handlers: Iterable[Handler]) -> dict[type[Message], Handler]
 
 
 QUERIES: Mapping[type[Message], Query] = MappingProxyType(
-    {query.request: query for query in (*ALL_QUERIES, *CONTACT_QUERIES)}
+    {query.request: query for query in (*ALL_QUERIES, *ENTRY_QUERIES, *CONTACT_QUERIES)}
 )

@@ -39,6 +39,8 @@ from jinku.v1.ledger_pb2 import (
     GetProofResponse,
     GetTileRequest,
     GetTileResponse,
+    ListEntriesRequest,
+    ListEntriesResponse,
 )
 from jinku.v1.registry_pb2 import (
     FreezeTagRequest,
@@ -185,3 +187,7 @@ class LedgerClient(UnaryClient):
     async def get_tile(self, request: GetTileRequest) -> GetTileResponse:
         """The beginning of a hash tile."""
         return await self.call(request, GetTileResponse)
+
+    async def list_entries(self, request: ListEntriesRequest) -> ListEntriesResponse:
+        """Whole entries in order, a page of them."""
+        return await self.call(request, ListEntriesResponse)

@@ -14,6 +14,8 @@ from jinku.v1.ledger_pb2 import (
     GetProofResponse,
     GetTileRequest,
     GetTileResponse,
+    ListEntriesRequest,
+    ListEntriesResponse,
 )
 
 
@@ -41,3 +43,7 @@ class LedgerClient(UnaryClient):
     def get_tile(self, request: GetTileRequest) -> GetTileResponse:
         """The beginning of a hash tile."""
         return self.call(request, GetTileResponse)
+
+    def list_entries(self, request: ListEntriesRequest) -> ListEntriesResponse:
+        """Whole entries in order, a page of them."""
+        return self.call(request, ListEntriesResponse)
