@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -24,6 +25,10 @@ class Opened(Protocol):
     def verifier_key(self) -> str: ...
 
     def entries(self, start: int) -> Iterator[tuple[int, Entry]]: ...
+
+    def commits(self) -> Iterator[int]: ...
+
+    def raw_rows(self, number: int) -> Iterator[tuple[bytes, bytes]]: ...
 
     def node(self, level: int, index: int) -> bytes: ...
 
@@ -72,11 +77,24 @@ def _verify_counts(ledger: Opened, size: int) -> None:
     """A commit is one journal value, one checkpoint and its nodes: what was cut off or put back at
     the end does not add up.
     """
-    nodes, complete = ledger.count(layout.NODES), 2 * size - size.bit_count()
-    if nodes != complete:
-        raise LedgerCorrupt("the Merkle nodes", f"are {nodes}, not {complete}")
     commits, checkpoints = ledger.count(layout.JOURNAL), ledger.count(layout.CHECKPOINTS)
     if commits != checkpoints:
-        raise LedgerCorrupt("the journal", f"{commits} commits, {checkpoints} checkpoints")
+        raise _gap(ledger, size, f"{commits} commits, {checkpoints} checkpoints")
+    nodes, complete = ledger.count(layout.NODES), 2 * size - size.bit_count()
+    if nodes != complete:
+        what = f"are {nodes}, not the {complete} of {size} entries: some were cut off or put in"
+        raise LedgerCorrupt("the Merkle nodes", what)
     if not size and any(ledger.count(table.number) for table in TABLES):
         raise LedgerCorrupt("the journal", "is empty, and the tables are not")
+
+
+def _gap(ledger: Opened, size: int, otherwise: str) -> LedgerCorrupt:
+    """Which entry or checkpoint is missing: each commit ends where the next begins, with its own."""
+    ends = itertools.chain(itertools.islice(ledger.commits(), 1, None), [size])
+    sizes = (int.from_bytes(key, "big") for key, _ in ledger.raw_rows(layout.CHECKPOINTS))
+    for end, tree_size in zip(ends, sizes, strict=False):
+        if end > tree_size:
+            return LedgerCorrupt(f"entry {tree_size}", "is missing")
+        if end < tree_size:
+            return LedgerCorrupt(f"checkpoint {end}", "is missing")
+    return LedgerCorrupt("the journal", otherwise)
