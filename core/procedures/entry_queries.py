@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from typing import Final
 
+from core.errors import InvalidRequest, Violation
 from core.ledger.ledger import Ledger
 from core.ledger.port import Entry
 from core.mechanisms.history import places
@@ -20,9 +21,13 @@ def list_entries(request: ListEntriesRequest, ledger: Ledger) -> ListEntriesResp
     """Entries from `start_index` on, at most ENTRIES_MAX of them and PAGE_BYTES_MAX beyond the first.
 
     With a subject, those that have an event in its history; of an id that nothing has, none. A page
-    that ends before the journal does says where the next one starts.
+    that ends before the journal does says where the next one starts. InvalidRequest for a page of 0.
     """
-    entries_max = min(request.entries_max or ENTRIES_MAX, ENTRIES_MAX)
+    entries_max = ENTRIES_MAX
+    if request.HasField("entries_max"):
+        entries_max = min(request.entries_max, ENTRIES_MAX)
+    if not entries_max:
+        raise InvalidRequest([Violation("entries_max", f"0, must be 1 to {ENTRIES_MAX}")])
     if request.HasField("subject_id"):
         found = _concerning(request.subject_id, request.start_index, entries_max + 1, ledger)
     else:

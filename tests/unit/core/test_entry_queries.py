@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
+from core.errors import InvalidRequest
 from core.ledger.ledger import Ledger
 from core.procedures import entry_queries
 from core.procedures.entry_queries import list_entries
@@ -48,8 +48,8 @@ def indices(entries: list[JournalEntry]) -> list[int]:
     return [EntryHeader.FromString(entry.header).index for entry in entries]
 
 
-@pytest.mark.parametrize("entries_max", [0, 1, 2, 3, 1000])
-def test_pages_hold_every_entry_once(registrar: Registrar, entries_max: int) -> None:
+@pytest.mark.parametrize("entries_max", [None, 1, 2, 3, 1000, 2**32 - 1])
+def test_pages_hold_every_entry_once(registrar: Registrar, entries_max: int | None) -> None:
     ledger = registrar.ledger
     entries = read_all(ledger, entries_max=entries_max)
     assert indices(entries) == list(range(ledger.size))
@@ -59,8 +59,8 @@ def test_pages_hold_every_entry_once(registrar: Registrar, entries_max: int) -> 
     ]
 
 
-@pytest.mark.parametrize("entries_max", [0, 1, 2])
-def test_a_subject_has_its_own(registrar: Registrar, entries_max: int) -> None:
+@pytest.mark.parametrize("entries_max", [None, 1, 2])
+def test_a_subject_has_its_own(registrar: Registrar, entries_max: int | None) -> None:
     ledger = registrar.ledger
     by_label = {
         event.container_registered.label: event.container_registered.container_id
@@ -99,3 +99,8 @@ def test_a_page_is_bounded(registrar: Registrar, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(entry_queries, "ENTRIES_MAX", 3)
     monkeypatch.setattr(entry_queries, "PAGE_BYTES_MAX", 1 << 20)
     assert len(list_entries(ListEntriesRequest(entries_max=1000), ledger).entries) == 3
+
+
+def test_an_empty_page_is_no_page(registrar: Registrar) -> None:
+    with pytest.raises(InvalidRequest, match="entries_max"):
+        list_entries(ListEntriesRequest(entries_max=0), registrar.ledger)
