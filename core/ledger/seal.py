@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from core.errors import LedgerCorrupt
 
-_PLACE = struct.Struct(">IH")
+_U16 = struct.Struct(">H")
 # Natural identifiers come again and again: a command's caller, the vault of every box.
 _BLINDED_MAX: Final = 16_384
 # And so do the rows behind them. What the same bytes at the same place open to does not change.
@@ -32,7 +32,7 @@ class Sealer:
         """`row_key` is 64 bytes (AES-256-SIV), `index_key` 32 bytes (HMAC-SHA-256)."""
         self._siv = AESSIV(row_key)
         self._index_mac = hmac.new(index_key, digestmod="sha256")
-        self._realm = realm
+        self._realm = struct.pack(">I", realm)
         # As `open`, for short values that are read often.
         self.open_row: Callable[[int, bytes, bytes], bytes] = lru_cache(_OPENED_MAX)(self.open)
         # Keyed hash of a natural identifier, 32 bytes: the only form in which one is ever a key.
@@ -42,21 +42,19 @@ class Sealer:
         """The value sealed to its place. Deterministic; 16 bytes longer."""
         # An empty plaintext is not sealable: the length prefix of one byte keeps "present, no
         # fields" apart from absent.
-        place = _PLACE.pack(self._realm, number) + key
-        return self._siv.encrypt(b"\x01" + value, [place])
+        return self._siv.encrypt(b"\x01" + value, [self._realm, _U16.pack(number), key])
 
     def seal_many(
         self, number: int, rows: Iterable[tuple[bytes, bytes]]
     ) -> list[tuple[bytes, bytes]]:
         """Key and sealed value of each key and value, as `seal` does it."""
-        encrypt, place = self._siv.encrypt, _PLACE.pack(self._realm, number)
-        return [(key, encrypt(b"\x01" + value, [place + key])) for key, value in rows]
+        encrypt, realm, database = self._siv.encrypt, self._realm, _U16.pack(number)
+        return [(key, encrypt(b"\x01" + value, [realm, database, key])) for key, value in rows]
 
     def open(self, number: int, key: bytes, sealed: bytes) -> bytes:
         """The value; LedgerCorrupt if it is not what was sealed at this place."""
         try:
-            place = _PLACE.pack(self._realm, number) + key
-            return self._siv.decrypt(sealed, [place])[1:]
+            return self._siv.decrypt(sealed, [self._realm, _U16.pack(number), key])[1:]
         except (InvalidTag, ValueError):
             raise LedgerCorrupt(
                 f"database {number}, key {key.hex()}", "the sealed value does not open"
