@@ -16,7 +16,7 @@ from typing import Final
 from core.clock import Clock, system_clock
 from core.errors import LedgerStopped, QueueFull
 from core.journal_clock import Jump, boot_clock
-from core.ledger.ledger import Ledger
+from core.ledger.port import LogPort
 from core.refusals import Quota
 from core.writer import Command, Committed, Handlers, Writer, record
 
@@ -33,7 +33,7 @@ class Sequencer:
 
     def __init__(
         self,
-        ledger: Ledger,
+        log: LogPort,
         handlers: Handlers,
         *,
         queue_max: int = 1024,
@@ -48,10 +48,10 @@ class Sequencer:
         """`on_committed` runs in the writer's thread, after the commit and before anybody is
         answered; `on_jump` is told there of a clock that jumps where `steady` does not.
         """
-        self._ledger = ledger
-        self._writer = Writer(ledger, handlers, clock, steady=steady, quota=quota, on_jump=on_jump)
+        self._log = log
+        self._writer = Writer(log, handlers, clock, steady=steady, quota=quota, on_jump=on_jump)
         self._queue_max = queue_max
-        self._batch_max = min(batch_max, ledger.limits.entries_max)
+        self._batch_max = min(batch_max, log.limits.entries_max)
         self._on_committed = on_committed
         self._on_stop = on_stop
         self._waiting: deque[_Waiting] = deque()
@@ -150,7 +150,7 @@ class Sequencer:
             waiting = list(self._waiting)
             self._waiting.clear()
         try:
-            self._ledger.suspect()
+            self._log.suspect()
         finally:
             stopped = LedgerStopped(
                 "the outcome of a commit is unknown; the service must be restarted"

@@ -65,20 +65,25 @@ class Batch(Protocol):
     @property
     def state(self) -> State:
         """The tables as the entry before left them."""
+        ...
 
     @property
     def tables(self) -> WritableState:
         """The same, to be changed."""
+        ...
 
     @property
     def next_index(self) -> int:
         """Where the next entry goes."""
+        ...
 
     def append(self, entry: Entry) -> None:
         """Add an entry. LimitExceeded if it, or one more, is more than the log takes."""
+        ...
 
     def entry(self, index: int) -> Entry:
         """An entry, durable already or of this very batch. IndexError if there is none."""
+        ...
 
 
 class LogPort(Protocol):
@@ -87,22 +92,27 @@ class LogPort(Protocol):
     @property
     def realm(self) -> int:
         """Whose journal it is."""
+        ...
 
     @property
     def trust_domain(self) -> str:
         """Of the realm."""
+        ...
 
     @property
     def last_decided_at_ns(self) -> int:
         """When the newest entry was decided, as of the log's opening; 0 if there was none."""
+        ...
 
     @property
     def limits(self) -> Limits:
         """What one append takes."""
+        ...
 
     @property
     def head(self) -> Head:
         """What is durable. After an append whose outcome was unknown, this tells it."""
+        ...
 
     def read_from(self, index: int) -> Iterator[tuple[int, Entry]]:
         """Index and entry of what is durable, without a gap, from `index` on.
@@ -110,6 +120,7 @@ class LogPort(Protocol):
         Ends at what was the head when it began, or later. Nothing if there is not so much. Reading
         holds up no append, and a reader that pauses keeps nothing from being used again.
         """
+        ...
 
     def append_if(self, expected: Head, decide: Callable[[Batch], T]) -> T:
         """Append what `decide` puts into the batch, if the log ends at `expected`. Durable on
@@ -119,3 +130,8 @@ class LogPort(Protocol):
         and so is LimitExceeded: nothing is written. LedgerStopped: the outcome is unknown, and
         nothing more is taken until the log is opened again.
         """
+        ...
+
+    def suspect(self) -> None:
+        """Note that the outcome of an append is unknown: the next opening verifies everything."""
+        ...
