@@ -72,17 +72,18 @@ def read_entry(receipt: Receipt) -> Account:
     return Account(tuple(zh), tuple(en))
 
 
-def describe_header(header: EntryHeader) -> tuple[list[str], list[str]]:
+def describe_header(header: EntryHeader, name: Name = short) -> tuple[list[str], list[str]]:
     accepted = header.outcome == Outcome.OUTCOME_ACCEPTED
     when, command = format_time(header.decided_at_ns), header.command or "–"
+    device, policy = name(header.device_id), header.policy_version or "–"
     zh = [
         f"第 {header.index} 条记录, 域 {header.realm}, {when}",
-        f"命令 {command}, 来自 {header.principal}",
+        f"命令 {command}, 来自 {header.principal}, 设备 {device}, 规则版本 {policy}",
         "结果: 受理" if accepted else "结果: 拒绝",
     ]
     en = [
         f"entry {header.index} of realm {header.realm}, {when}",
-        f"command {command} of {header.principal}",
+        f"command {command} of {header.principal}, device {device}, policy version {policy}",
         "outcome: accepted" if accepted else "outcome: refused",
     ]
     for reason in header.reasons:
@@ -103,22 +104,27 @@ def strip(enum: Any, value: int) -> str:
     return str(value) if named is None else named.name
 
 
-def describe_event(event: Event) -> tuple[str, str]:
+# How an id is told; who has the entries that made them tells more than its numbers.
+Name = Callable[[bytes], str]
+Describe = Callable[[Any, Name], tuple[str, str]]
+
+
+def describe_event(event: Event, name: Name = short) -> tuple[str, str]:
     """One event in a line of each language."""
     kind = event.WhichOneof("event")
     if kind is None:
         return "未知事件(本客户端版本较旧)", "an event that this client is too old to know"
-    return DESCRIBERS[kind](getattr(event, kind))
+    return DESCRIBERS[kind](getattr(event, kind), name)
 
 
-def describe_realm(event: Any) -> tuple[str, str]:
+def describe_realm(event: Any, name: Name) -> tuple[str, str]:
     return (
         f"建立域 {event.realm}, 信任域 {event.trust_domain}",
         f"realm {event.realm} founded, trust domain {event.trust_domain}",
     )
 
 
-def describe_institution(event: Any) -> tuple[str, str]:
+def describe_institution(event: Any, name: Name) -> tuple[str, str]:
     kind = strip(InstitutionKind, event.kind)
     return (
         f"登记机构 {event.code} {event.name} ({kind})",
@@ -126,7 +132,7 @@ def describe_institution(event: Any) -> tuple[str, str]:
     )
 
 
-def describe_vault(event: Any) -> tuple[str, str]:
+def describe_vault(event: Any, name: Name) -> tuple[str, str]:
     kind = strip(VaultKind, event.kind)
     return (
         f"登记金库 {event.code} {event.name} ({kind})",
@@ -134,74 +140,74 @@ def describe_vault(event: Any) -> tuple[str, str]:
     )
 
 
-def describe_portal(event: Any) -> tuple[str, str]:
+def describe_portal(event: Any, name: Name) -> tuple[str, str]:
     count = len(event.antennas)
     return f"登记通道 {event.name}, 天线 {count} 个", f"portal {event.name}, {count} antennas"
 
 
-def describe_container(event: Any) -> tuple[str, str]:
-    item = short(event.container_id)
+def describe_container(event: Any, name: Name) -> tuple[str, str]:
+    item = name(event.container_id)
     return f"登记款箱 {event.label} ({item})", f"container {event.label} registered ({item})"
 
 
-def describe_issue(event: Any) -> tuple[str, str]:
+def describe_issue(event: Any, name: Name) -> tuple[str, str]:
     what = f"{event.identity.hex()} ({strip(TagScheme, event.scheme)})"
-    box, old = short(event.container_id), short(event.replaces_tag_id)
+    box, old = name(event.container_id), name(event.replaces_tag_id)
     if event.replaces_tag_id:
         return f"标签 {what} 替换 {old}, 款箱 {box}", f"tag {what} replaces {old} on {box}"
     return f"标签 {what} 发给款箱 {box}", f"tag {what} issued to {box}"
 
 
-def tag_change(chinese: str, english: str) -> Callable[[Any], tuple[str, str]]:
-    def describe(event: Any) -> tuple[str, str]:
+def tag_change(chinese: str, english: str) -> Describe:
+    def describe(event: Any, name: Name) -> tuple[str, str]:
         note = f": {event.note}" if event.note else ""
-        tag = short(event.tag_id)
+        tag = name(event.tag_id)
         return f"标签 {tag} {chinese}{note}", f"tag {tag} {english}{note}"
 
     return describe
 
 
-def describe_custody(event: Any) -> tuple[str, str]:
+def describe_custody(event: Any, name: Name) -> tuple[str, str]:
     sides = [(custody, PLACES.get(custody.place, ("?", "?"))) for custody in
              (event.before, event.after)]  # fmt: skip
-    zh = " → ".join(f"{place[0]} {short(custody.holder_id)}" for custody, place in sides)
-    en = " → ".join(f"{place[1]} {short(custody.holder_id)}" for custody, place in sides)
+    zh = " → ".join(f"{place[0]} {name(custody.holder_id)}" for custody, place in sides)
+    en = " → ".join(f"{place[1]} {name(custody.holder_id)}" for custody, place in sides)
     return (
-        f"款箱 {short(event.container_id)} 保管: {zh}",
-        f"custody of {short(event.container_id)}: {en}",
+        f"款箱 {name(event.container_id)} 保管: {zh}",
+        f"custody of {name(event.container_id)}: {en}",
     )
 
 
-def describe_passage(event: Any) -> tuple[str, str]:
+def describe_passage(event: Any, name: Name) -> tuple[str, str]:
     zh, en = DIRECTIONS.get(event.direction, ("?", "?"))
     counts = f"{event.reads_inner}+{event.reads_outer}"
     share = f"{event.confidence_permille / 10:g} %"
     first = format_time(event.first_read_ns)
     return (
-        f"款箱 {short(event.container_id)} {zh}, 可信度 {share}, 内外侧读取 {counts}, 始于 {first}",
-        f"{short(event.container_id)} {en}, confidence {share}, {counts} reads, from {first}",
+        f"款箱 {name(event.container_id)} {zh}, 可信度 {share}, 内外侧读取 {counts}, 始于 {first}",
+        f"{name(event.container_id)} {en}, confidence {share}, {counts} reads, from {first}",
     )
 
 
-def describe_alarm(event: Any) -> tuple[str, str]:
-    about = short(event.identity or event.tag_id)
+def describe_alarm(event: Any, name: Name) -> tuple[str, str]:
+    about = name(event.identity or event.tag_id)
     reasons = ", ".join(f"{reason.code} {name_of_reason(reason.code)}" for reason in event.reasons)
     more = event.suppressed_count
     zh = f"报警 {about}: {reasons}" + (f", 另代表 {more} 条" if more else "")
     return zh, f"alarm about {about}: {reasons}" + (f", stands for {more} more" if more else "")
 
 
-def describe_seal(event: Any) -> tuple[str, str]:
+def describe_seal(event: Any, name: Name) -> tuple[str, str]:
     run = f"{event.portal_epoch}: {event.first_sequence}–{event.last_sequence}"
     return (
-        f"通道门 {short(event.portal_id)} 读取批次 {run} 封存, 读取 {event.reads}, "
+        f"通道门 {name(event.portal_id)} 读取批次 {run} 封存, 读取 {event.reads}, "
         f"摘要 {event.digest.hex()}",
-        f"batches {run} of portal {short(event.portal_id)} sealed, {event.reads} reads, "
+        f"batches {run} of portal {name(event.portal_id)} sealed, {event.reads} reads, "
         f"digest {event.digest.hex()}",
     )
 
 
-def describe_refusals(event: Any) -> tuple[str, str]:
+def describe_refusals(event: Any, name: Name) -> tuple[str, str]:
     first, last = format_time(event.first_ns), format_time(event.last_ns)
     kind = ("应报警的拒绝", "alarming refusals") if event.alarming else ("拒绝", "refusals")
     return (
@@ -212,36 +218,36 @@ def describe_refusals(event: Any) -> tuple[str, str]:
     )
 
 
-def describe_pruning(event: Any) -> tuple[str, str]:
+def describe_pruning(event: Any, name: Name) -> tuple[str, str]:
     run = f"{event.portal_epoch}: {event.first_sequence}–{event.last_sequence}"
     return (
-        f"通道门 {short(event.portal_id)} 读取批次 {run} 保存满 {event.retention_days} 日, 已删除",
-        f"batches {run} of portal {short(event.portal_id)} deleted, "
+        f"通道门 {name(event.portal_id)} 读取批次 {run} 保存满 {event.retention_days} 日, 已删除",
+        f"batches {run} of portal {name(event.portal_id)} deleted, "
         f"kept {event.retention_days} days",
     )
 
 
-def describe_contact(event: Any) -> tuple[str, str]:
-    who, where = short(event.contact_id), short(event.institution_id)
+def describe_contact(event: Any, name: Name) -> tuple[str, str]:
+    who, where = name(event.contact_id), name(event.institution_id)
     old = event.replaces_contact_id
-    zh = f"登记机构 {where} 联系人 {who}" + (f", 替换 {short(old)}" if old else "")
+    zh = f"登记机构 {where} 联系人 {who}" + (f", 替换 {name(old)}" if old else "")
     en = f"contact {who} of institution {where} registered"
-    return zh, en + (f", replaces {short(old)}" if old else "")
+    return zh, en + (f", replaces {name(old)}" if old else "")
 
 
-def describe_change(event: Any) -> tuple[str, str]:
-    who = short(event.contact_id)
+def describe_change(event: Any, name: Name) -> tuple[str, str]:
+    who = name(event.contact_id)
     fields = ", ".join(strip(PersonalField, value.field) for value in event.values)
     return f"变更联系人 {who}: {fields}", f"contact {who} changed: {fields}"
 
 
-def describe_end(event: Any) -> tuple[str, str]:
-    who = short(event.contact_id)
+def describe_end(event: Any, name: Name) -> tuple[str, str]:
+    who = name(event.contact_id)
     return f"联系人 {who} 终止", f"contact {who} ended"
 
 
-def describe_reading(event: Any) -> tuple[str, str]:
-    who, why = short(event.subject_id), strip(ReadPurpose, event.purpose)
+def describe_reading(event: Any, name: Name) -> tuple[str, str]:
+    who, why = name(event.subject_id), strip(ReadPurpose, event.purpose)
     more = [("历史信息", "earlier values")] if event.superseded else []
     more += [("承诺开启值", "openings")] if event.openings else []
     zh, en = (", ".join(words) for words in zip(*more, strict=True)) if more else ("", "")
@@ -251,35 +257,35 @@ def describe_reading(event: Any) -> tuple[str, str]:
     )
 
 
-def describe_erasure_request(event: Any) -> tuple[str, str]:
-    who, which = short(event.subject_id), short(event.erasure_id)
-    by, until = short(event.requested_by), format_time(event.expires_at_ns)
+def describe_erasure_request(event: Any, name: Name) -> tuple[str, str]:
+    who, which = name(event.subject_id), name(event.erasure_id)
+    by, until = name(event.requested_by), format_time(event.expires_at_ns)
     return (
         f"申请删除 {who} 的个人信息 ({which}), 申请方 {by}, 须于 {until} 前确认",
         f"erasure of {who} asked for ({which}) by {by}, to be confirmed before {until}",
     )
 
 
-def describe_erasure(event: Any) -> tuple[str, str]:
-    who = short(event.subject_id)
+def describe_erasure(event: Any, name: Name) -> tuple[str, str]:
+    who = name(event.subject_id)
     if not event.erasure_id:
         return (
             f"{who} 的个人信息已删除 (恢复账本时补记)",
             f"{who} erased, carried over to this ledger",
         )
-    which, by = short(event.erasure_id), short(event.confirmed_by)
+    which, by = name(event.erasure_id), name(event.confirmed_by)
     return (
         f"删除 {who} 的个人信息 ({which}), 确认方 {by}, 保存依据 {event.retention_article}",
         f"{who} erased ({which}), confirmed by {by}, kept under {event.retention_article}",
     )
 
 
-def describe_key_taken(event: Any) -> tuple[str, str]:
+def describe_key_taken(event: Any, name: Name) -> tuple[str, str]:
     number = event.generation
     return f"启用第 {number} 代封装密钥", f"wrapping key {number} taken into use"
 
 
-def describe_rewrapping(event: Any) -> tuple[str, str]:
+def describe_rewrapping(event: Any, name: Name) -> tuple[str, str]:
     number, count = event.generation, event.count
     return (
         f"{count} 人的密钥改由第 {number} 代封装密钥封装",
@@ -287,7 +293,7 @@ def describe_rewrapping(event: Any) -> tuple[str, str]:
     )
 
 
-def describe_destruction(event: Any) -> tuple[str, str]:
+def describe_destruction(event: Any, name: Name) -> tuple[str, str]:
     number = event.generation
     return (
         f"第 {number} 代及更早的封装密钥已销毁",
@@ -295,7 +301,7 @@ def describe_destruction(event: Any) -> tuple[str, str]:
     )
 
 
-DESCRIBERS: dict[str, Callable[[Any], tuple[str, str]]] = {
+DESCRIBERS: dict[str, Describe] = {
     "realm_founded": describe_realm,
     "institution_registered": describe_institution,
     "vault_registered": describe_vault,

@@ -13,7 +13,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
+from jinku.failure import JinkuError
 from jinku.v1 import common_pb2
+
+__all__ = ["CallFailed", "JinkuError", "NotAllowed", "Refused", "RequestInvalid",
+           "ServiceUnavailable", "describe_reason", "from_rpc_error", "require_accepted"]  # fmt: skip
 
 STATUS_DETAILS = "grpc-status-details-bin"
 
@@ -25,10 +29,6 @@ ADVICE = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time: repeat, the same command is done once",
     grpc.StatusCode.UNIMPLEMENTED: "the service is older than this client",
 }
-
-
-class JinkuError(Exception):
-    """Root of everything this package raises on purpose."""
 
 
 class CallFailed(JinkuError):

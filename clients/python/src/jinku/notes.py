@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from jinku.errors import JinkuError
+from jinku.failure import JinkuError
 
 # What a key signs: checkpoints of its own log; others' checkpoints with the time (a witness).
 ED25519, COSIGNATURE = b"\x01", b"\x04"

@@ -6,19 +6,30 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from jinku import notes
-from jinku.errors import JinkuError
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 from jinku.v1.common_pb2 import Receipt
+from jinku.verdicts import (
+    Fault,
+    NotProven,
+    check_inclusion,
+    find_cosigners,
+    open_checkpoint,
+    parse_key,
+)
 
 RECEIPT_BYTES_MAX = 4096
 
+M = TypeVar("M", bound=Message)
 
-class ReceiptInvalid(JinkuError):
+
+class ReceiptInvalid(NotProven):
     """The receipt proves nothing; the message says which of its parts is wrong."""
 
 
@@ -33,6 +44,14 @@ class Verified:
     # Which of the witnesses that were named cosigned the checkpoint, and when (seconds since 1970).
     cosigners: dict[str, int] = field(default_factory=dict)
 
+    def verdict(self) -> tuple[str, str]:
+        """What is proven, in Chinese and in English."""
+        origin, size, index = self.checkpoint.origin, self.checkpoint.tree_size, self.header.index
+        return (
+            f"凭证有效: 第 {index} 条记录在 {origin} 共 {size} 条的签名检查点中",
+            f"valid: entry {index} is in the checkpoint of {size} entries signed by {origin}",
+        )
+
 
 def verify(
     receipt: Receipt, verifier_key: str, witnesses: Sequence[str] = (), quorum: int = 0
@@ -43,35 +62,29 @@ def verify(
     With `quorum`, so many of the witnesses with these verifier keys must have cosigned.
     """
     try:
-        key = notes.VerifierKey.parse(verifier_key)
-        checkpoint = notes.open_checkpoint(receipt.checkpoint, key)
-        cosigners = notes.require_quorum(receipt.checkpoint, parse_witnesses(witnesses), quorum)
-    except notes.NoteInvalid as error:
-        raise ReceiptInvalid(str(error)) from error
-    header = parse_header(receipt.header)
-    if len(receipt.events_digest) != notes.HASH_SIZE:
-        raise ReceiptInvalid(f"events digest: {len(receipt.events_digest)} bytes, not 32")
-    leaf = receipt.header + receipt.events_digest
+        checkpoint = open_checkpoint(receipt.checkpoint, parse_key(verifier_key))
+        cosigners = find_cosigners(receipt.checkpoint, witnesses, quorum)
+        header = parse_header(receipt.header)
+        if len(receipt.events_digest) != notes.HASH_SIZE:
+            size = len(receipt.events_digest)
+            raise NotProven(Fault.ENTRY_MALFORMED, "events digest", f"{size} bytes, not 32")
+        leaf = receipt.header + receipt.events_digest
+        check_inclusion(leaf, header.index, checkpoint, receipt.inclusion_proof)
+        return Verified(header, open_events(receipt), checkpoint, cosigners)
+    except NotProven as error:
+        raise ReceiptInvalid(error.fault, error.where, error.detail) from error
+
+
+def parse_header(header: bytes, where: str = "header") -> EntryHeader:
+    return parse_message(EntryHeader, header, Fault.ENTRY_MALFORMED, where)
+
+
+def parse_message(kind: type[M], content: bytes, fault: Fault, where: str) -> M:
     try:
-        root = notes.compute_root(
-            notes.hash_leaf(leaf), header.index, checkpoint.tree_size, receipt.inclusion_proof
-        )
-    except notes.NoteInvalid as error:
-        raise ReceiptInvalid(str(error)) from error
-    if root != checkpoint.root_hash:
-        raise ReceiptInvalid("proof: header and events digest are not in the checkpoint's tree")
-    return Verified(header, open_events(receipt), checkpoint, cosigners)
-
-
-def parse_witnesses(keys: Sequence[str]) -> list[notes.VerifierKey]:
-    return [notes.VerifierKey.parse(key, notes.COSIGNATURE) for key in keys]
-
-
-def parse_header(header: bytes) -> EntryHeader:
-    try:
-        return EntryHeader.FromString(header)
+        return kind.FromString(content)
     except DecodeError as error:
-        raise ReceiptInvalid("header: not an entry header") from error
+        what = f"not a {kind.DESCRIPTOR.full_name}"
+        raise ReceiptInvalid(fault, where, what) from error
 
 
 def open_events(receipt: Receipt) -> Events | None:
@@ -80,11 +93,8 @@ def open_events(receipt: Receipt) -> Events | None:
     if not receipt.events and digest != receipt.events_digest:
         return None
     if digest != receipt.events_digest:
-        raise ReceiptInvalid("events: they are not the ones that were signed for")
-    try:
-        return Events.FromString(receipt.events)
-    except DecodeError as error:
-        raise ReceiptInvalid("events: not an event list") from error
+        raise ReceiptInvalid(Fault.EVENTS_ALTERED, "events")
+    return parse_message(Events, receipt.events, Fault.ENTRY_MALFORMED, "events")
 
 
 def save(receipt: Receipt, path: Path) -> None:
@@ -93,10 +103,21 @@ def save(receipt: Receipt, path: Path) -> None:
 
 
 def load(path: Path) -> Receipt:
-    content = path.read_bytes()
+    """The receipt in a file, however large that is; ReceiptInvalid if there is none in it."""
+    with path.open("rb") as file:
+        return parse(file.read(RECEIPT_BYTES_MAX + 1), str(path))
+
+
+def parse(content: bytes, where: str = "") -> Receipt:
+    """A receipt as it is saved: whole, and nothing beside it. Nothing is verified."""
+    if len(content) > RECEIPT_BYTES_MAX:
+        raise ReceiptInvalid(Fault.TOO_LARGE, where, f"more than {RECEIPT_BYTES_MAX} bytes")
     if not content:
-        raise ReceiptInvalid(f"{path}: empty")
-    try:
-        return Receipt.FromString(content)
-    except DecodeError as error:
-        raise ReceiptInvalid(f"{path}: not a receipt") from error
+        raise ReceiptInvalid(Fault.NO_RECEIPT, where, "empty")
+    receipt = parse_message(Receipt, content, Fault.NO_RECEIPT, where)
+    # What follows from other fields is proven by nobody.
+    if len(UnknownFieldSet(receipt)) or receipt.SerializeToString(deterministic=True) != content:
+        raise ReceiptInvalid(Fault.NO_RECEIPT, where, "not as receipts are written")
+    if not (receipt.header and receipt.checkpoint and receipt.events_digest):
+        raise ReceiptInvalid(Fault.NO_RECEIPT, where, "header, digest or checkpoint are missing")
+    return receipt

@@ -17,9 +17,9 @@ from jinku.commands import CommandIds
 from jinku.errors import JinkuError, Refused, require_accepted
 from jinku.ledger import LedgerClient
 from jinku.notes import NoteInvalid
-from jinku.receipts import ReceiptInvalid
 from jinku.registry import RegistryClient
 from jinku.v1.common_pb2 import Outcome
+from jinku.verdicts import NotProven
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +30,7 @@ EXIT_INVALID = 4
 EXIT_CODES = """
 \b
 Exit codes: 0 done · 1 refused, the reasons are shown · 2 wrong usage
-            3 no answer from the service · 4 a receipt or a ledger is not valid
+            3 no answer from the service · 4 a receipt, a package or a ledger is not valid
 """
 LANGUAGES = click.Choice(["zh", "en", "both"])
 
@@ -52,7 +52,7 @@ class ReportingGroup(click.Group):
         except Refused as error:
             report("refused / 拒绝", error)
             ctx.exit(EXIT_REFUSED)
-        except (ReceiptInvalid, NoteInvalid) as error:
+        except (NotProven, NoteInvalid) as error:
             report("not valid / 无效", error)
             ctx.exit(EXIT_INVALID)
         except ConnectionIncomplete as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jinku import following, notes, receipts
+from jinku import following, notes, receipts, verdicts
 from jinku.accounts import read_entry
 from jinku.channel import Connection
 from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options, ledger_of
@@ -17,13 +17,34 @@ from jinku.type.v1.command_pb2 import DurabilityLevel
 from jinku.v1.common_pb2 import Receipt
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest
 
+KEY_BYTES_MAX = 4096
+
+
+class KeyText(click.ParamType[str]):
+    """A verifier key, or a file with one."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text, path = str(value), Path(str(value))
+        if "+" in text and not path.is_file():
+            return text
+        try:
+            with path.open("rb") as file:
+                return file.read(KEY_BYTES_MAX).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{text}: neither a verifier key nor a file with one ({error})", param, ctx)
+
+
+KEY = KeyText()
+
 
 def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Whom to believe: the log's key, and witnesses."""
     options = [
-        click.option("--key", "verifier_key", required=True,
+        click.option("--key", "verifier_key", required=True, type=KEY,
                      help="The log's verifier key, or a file with it."),
-        click.option("--witness", "witnesses", multiple=True,
+        click.option("--witness", "witnesses", multiple=True, type=KEY,
                      help="A witness's verifier key, or a file with it; may be repeated."),
         click.option("--quorum", type=click.IntRange(0), default=None,
                      help="So many witnesses must have cosigned.  [default: all that are named]"),
@@ -97,16 +118,13 @@ def verify(
 ) -> None:
     """Check RECEIPT offline, with nothing but the realm's verifier key, and witnesses'."""
     loaded = receipts.load(receipt)
-    keys = [read_key(key) for key in witnesses]
     verified = receipts.verify(
-        loaded, read_key(verifier_key), keys, len(keys) if quorum is None else quorum
+        loaded, verifier_key, witnesses, len(witnesses) if quorum is None else quorum
     )
     tell(loaded, language)
-    origin, size = verified.checkpoint.origin, verified.checkpoint.tree_size
-    index = verified.header.index
     tell_cosigners(verified.cosigners)
-    click.echo(f"凭证有效: 第 {index} 条记录在 {origin} 共 {size} 条的签名检查点中")
-    click.echo(f"valid: entry {index} is in the checkpoint of {size} entries signed by {origin}")
+    for line in verified.verdict():
+        click.echo(line)
 
 
 @ledger.command("follow")
@@ -122,8 +140,8 @@ def follow(
     Needs no certificate. Run it from time to time on a machine that is not the service's: a journal
     that was put back or changed ends it with 4, and both checkpoints prove it to others.
     """
-    keys = receipts.parse_witnesses([read_key(key) for key in witnesses])
-    key = notes.VerifierKey.parse(read_key(verifier_key))
+    keys = [verdicts.parse_key(key, notes.COSIGNATURE) for key in witnesses]
+    key = verdicts.parse_key(verifier_key)
     before, newest = following.follow(
         following.TileSource(url), kept, key, keys, len(keys) if quorum is None else quorum
     )
@@ -135,13 +153,6 @@ def tell_growth(before: notes.Checkpoint | None, newest: notes.Checkpoint) -> No
     seen = before.tree_size if before else 0
     click.echo(f"{newest.origin}: {newest.tree_size} 条记录，与已见的 {seen} 条一致")
     click.echo(f"{newest.origin}: {newest.tree_size} entries go on from the {seen} seen before")
-
-
-def read_key(text: str) -> str:
-    """A key, or what a file of that name holds."""
-    if "+" in text and not Path(text).is_file():
-        return text
-    return Path(text).read_text(encoding="utf-8").strip()
 
 
 def tell_cosigners(cosigners: dict[str, int]) -> None:
