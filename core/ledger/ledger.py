@@ -148,7 +148,7 @@ class Ledger:
         commit from the one on that holds `start`. For who verifies or copies the whole journal.
         """
         self._opened()
-        return self._journal.packed(start)
+        return self._journal.packed(start) if start < self.size else iter(())
 
     def commits(self) -> Iterator[int]:
         """Index of the first entry of every commit, in order."""
