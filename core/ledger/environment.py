@@ -21,7 +21,7 @@ _DAMAGE: Final = (
     lmdb.PageNotFoundError, lmdb.VersionMismatchError,
 )  # fmt: skip
 _FILE: Final = "the ledger's file"
-# Snapshots that may be open at once, in all threads together. A call holds one at a time.
+# Snapshots that LMDB has room for, in all threads together. A call holds one at a time.
 READERS_MAX: Final = 512
 DATABASES_MAX: Final = 128
 
@@ -98,5 +98,5 @@ def explain(error: lmdb.Error) -> Exception:
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull("the ledger's map is full: raise storage.ledger_map_gib, start again")
     if isinstance(error, lmdb.ReadersFullError):
-        return LedgerBusy(f"{READERS_MAX} snapshots of the ledger are open at once; repeat later")
+        return LedgerBusy("too many snapshots of the ledger are open at once; repeat later")
     return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import lmdb
+
 from core.errors import LedgerCorrupt
 from core.ledger import layout
 from core.ledger.port import Entry
@@ -27,9 +29,15 @@ class Journal:
         self._opened: OrderedDict[int, Sequence[Entry]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def entry(self, index: int) -> Entry:
-        """One entry that is durable. LedgerCorrupt if it is missing."""
-        first, entries = self._recall(index) or self._read(index)
+    def entry(self, index: int, txn: lmdb.Transaction | None = None) -> Entry:
+        """One entry that is durable, read in `txn` or in a snapshot. LedgerCorrupt if it is missing."""
+        found = self._recall(index)
+        if found is None and txn is not None:
+            found = self._read(index, txn)
+        elif found is None:
+            with self._store.snapshot() as snapshot:
+                found = self._read(index, snapshot)
+        first, entries = found
         if index - first >= len(entries):
             raise LedgerCorrupt(f"entry {index}", "is missing")
         return entries[index - first]
@@ -40,7 +48,7 @@ class Journal:
         LedgerCorrupt names one that is missing between them.
         """
         following = start
-        for key, sealed in self._store.pages(layout.JOURNAL, self._first_key(start)):
+        for key, sealed in self._from(start):
             first = index_of("journal", key)
             if first > following:
                 raise LedgerCorrupt(f"entry {following}", "is missing")
@@ -53,7 +61,7 @@ class Journal:
         """Index of the first entry, and all entries as `layout.pack_entries` has them, of every
         commit from the one on that holds `start`.
         """
-        for key, sealed in self._store.pages(layout.JOURNAL, self._first_key(start)):
+        for key, sealed in self._from(start):
             yield index_of("journal", key), self._unseal(key, sealed)
 
     def commits(self) -> Iterator[int]:
@@ -81,11 +89,10 @@ class Journal:
                     return first, entries
         return None
 
-    def _read(self, index: int) -> tuple[int, Sequence[Entry]]:
+    def _read(self, index: int, txn: lmdb.Transaction) -> tuple[int, Sequence[Entry]]:
         """The commit that holds an entry."""
-        key = self._first_key(index)
-        with self._store.snapshot() as txn:
-            sealed = txn.get(key, db=self._store.handles[layout.JOURNAL])
+        key = self._first_key(index, txn)
+        sealed = txn.get(key, db=self._store.handles[layout.JOURNAL])
         first = index_of("journal", key)
         if sealed is None:
             raise LedgerCorrupt(f"journal from {first}", "is missing")
@@ -93,11 +100,16 @@ class Journal:
         self.committed(first, entries)
         return first, entries
 
-    def _first_key(self, index: int) -> bytes:
+    def _from(self, start: int) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of every commit from the one on that holds entry `start`."""
+        with self._store.snapshot() as txn:
+            first = self._first_key(start, txn)
+        return self._store.pages(layout.JOURNAL, first)
+
+    def _first_key(self, index: int, txn: lmdb.Transaction) -> bytes:
         """Key of the commit that holds an entry, or would."""
         wanted = layout.index_key(index)
-        handle = self._store.handles[layout.JOURNAL]
-        with self._store.snapshot() as txn, txn.cursor(db=handle) as cursor:
+        with txn.cursor(db=self._store.handles[layout.JOURNAL]) as cursor:
             found = cursor.set_range(wanted)
             if found and cursor.key() == wanted:
                 return wanted

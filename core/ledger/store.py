@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from typing import Final, cast
 
 import lmdb
 
-from core.errors import LedgerInUse, LedgerStopped
-from core.ledger.environment import explain, open_environment
+from core.errors import LedgerBusy, LedgerInUse, LedgerStopped
+from core.ledger.environment import READERS_MAX, explain, open_environment
 
 # A page of `Store.pages`: so many values, or so many bytes of them, are read in one snapshot.
 _PAGE_VALUES_MAX: Final = 64
 _PAGE_BYTES_MAX: Final = 4 << 20
+# Snapshots that are kept for whoever writes: however many read, writing goes on.
+_RESERVED: Final = 8
+SNAPSHOTS_MAX: Final = READERS_MAX - _RESERVED
 
 # By number, see `layout` and `tables`.
 Handles = dict[int, lmdb._Database]
@@ -46,6 +50,8 @@ class Store:
         self._env, self.handles = open_environment(path, map_gib)
         self._process = os.getpid()
         self._closed = False
+        # The thread that wrote last.
+        self._writer = 0
         # When each open snapshot was begun, monotonic.
         self._begun: dict[object, float] = {}
 
@@ -56,6 +62,10 @@ class Store:
         LedgerBusy if too many are open, LedgerStopped if the ledger was closed.
         """
         token = object()
+        if len(self._begun) >= SNAPSHOTS_MAX and threading.get_ident() != self._writer:
+            raise LedgerBusy(
+                f"{SNAPSHOTS_MAX} snapshots of the ledger are open at once; repeat later"
+            )
         try:
             with self._begin(write=False) as txn:
                 self._begun[token] = time.monotonic()
@@ -68,7 +78,9 @@ class Store:
     def begin_write(self) -> lmdb.Transaction:
         """The one write transaction; waits for the one before. The caller commits or aborts."""
         try:
-            return self._begin(write=True)
+            txn = self._begin(write=True)
+            self._writer = threading.get_ident()
+            return txn
         except lmdb.Error as error:
             raise self.explain(error) from error
 

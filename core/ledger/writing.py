@@ -63,7 +63,7 @@ class Writing:
             )
         if index >= self.first:
             return self.entries[index - self.first]
-        return self._journal.entry(index)
+        return self._journal.entry(index, self._txn)
 
     def finish(self, signer: NoteSigner) -> Checkpoint | None:
         """Write what was appended and the checkpoint over it, and give that; None for nothing.
