@@ -189,13 +189,13 @@ static TARGET void encrypt_lanes(schedule k, const uint8_t *keys, const uint8_t 
     EACH_LANE(store(out + i * 16, s[i]))
 }
 
-static TARGET void decrypt_lanes(schedule k, const uint8_t *keys, const uint8_t *in, uint8_t *out)
+/* Rows that are `width` bytes apart, of which this is one block. */
+INLINE void decrypt_lanes(schedule k, const uint8_t *in, size_t width, uint8_t *out)
 {
     __m128i s[LANES];
-    expand_inverse(k, keys);
-    EACH_LANE(s[i] = _mm_xor_si128(load(in + i * 16), k[10][i]))
+    EACH_LANE(s[i] = _mm_xor_si128(load(in + (size_t)i * width), k[10][i]))
     inverse_rounds(s, k);
-    EACH_LANE(store(out + i * 16, s[i]))
+    EACH_LANE(store(out + (size_t)i * width, s[i]))
 }
 
 /* Messages of exactly one block. */
@@ -307,14 +307,42 @@ static void fill_tail(struct tail *t, const uint8_t *keys, const uint8_t *in, si
     }                                                                                              \
     cpu_wipe(k, sizeof k);
 
-static TARGET void aesni_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+static TARGET void aesni_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out,
+                                 size_t n){EACH_SET(encrypt_lanes, AES_BLOCK)}
+
+INLINE
+    void decrypt_rows(const uint8_t *keys, const uint8_t *in, size_t width, uint8_t *out, size_t n)
 {
-    EACH_SET(encrypt_lanes, AES_BLOCK)
+    schedule k;
+    for (; n >= LANES; n -= LANES) {
+        expand_inverse(k, keys);
+        for (size_t at = 0; at < width; at += AES_BLOCK)
+            decrypt_lanes(k, in + at, width, out + at);
+        keys += LANES * AES_BLOCK, in += LANES * width, out += LANES * width;
+    }
+    if (n) {
+        struct tail t;
+        fill_tail(&t, keys, in, 0, n);
+        expand_inverse(k, t.keys);
+        for (size_t at = 0; at < width; at += AES_BLOCK) {
+            for (size_t i = 0; i < n; i++)
+                memcpy(t.in + i * AES_BLOCK, in + i * width + at, AES_BLOCK);
+            decrypt_lanes(k, t.in, AES_BLOCK, t.out);
+            for (size_t i = 0; i < n; i++)
+                memcpy(out + i * width + at, t.out + i * AES_BLOCK, AES_BLOCK);
+        }
+        cpu_wipe(&t, sizeof t);
+    }
+    cpu_wipe(k, sizeof k);
 }
 
-static TARGET void aesni_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+static TARGET void aesni_decrypt(const uint8_t *keys, const uint8_t *in, size_t blocks,
+                                 uint8_t *out, size_t n)
 {
-    EACH_SET(decrypt_lanes, AES_BLOCK)
+    if (blocks == 1) /* a constant width, so that the loops unroll */
+        decrypt_rows(keys, in, AES_BLOCK, out, n);
+    else
+        decrypt_rows(keys, in, blocks * AES_BLOCK, out, n);
 }
 
 static TARGET void cmac_block(const uint8_t *keys, const uint8_t *in, uint8_t *out,

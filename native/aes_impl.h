@@ -40,7 +40,9 @@ struct aes_master {
 struct aes_kernel {
     /* keys n*16, in n*16 -> out n*16 */
     void (*encrypt)(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n);
-    void (*decrypt)(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n);
+    /* keys n*16, in n*16*blocks -> out n*16*blocks: every block of a row under the row's key, which
+     * is expanded once; blocks at least 1. */
+    void (*decrypt)(const uint8_t *keys, const uint8_t *in, size_t blocks, uint8_t *out, size_t n);
     /* keys n*key_size (16, 24 or 32), messages n*length (any length, 0 too) -> macs n*16 */
     void (*cmac)(const uint8_t *keys, size_t key_size, const uint8_t *messages, size_t length,
                  uint8_t *macs, size_t n);

@@ -380,30 +380,35 @@ static size_t lanes_of(size_t n)
 
 typedef void cipher(state s, const struct schedule *keys);
 
-static inline void each_block(cipher *work, const uint8_t *keys, const uint8_t *in, uint8_t *out,
-                              size_t n)
+static inline void each_block(cipher *work, const uint8_t *keys, const uint8_t *in, size_t blocks,
+                              uint8_t *out, size_t n)
 {
+    const size_t width = blocks * AES_BLOCK;
     struct workspace w;
-    for (size_t m; n; n -= m, keys += m * 16, in += m * 16, out += m * 16) {
+    for (size_t m; n; n -= m, keys += m * AES_BLOCK, in += m * width, out += m * width) {
         m = lanes_of(n);
         load_keys(&w, keys, AES_BLOCK, m);
-        gather(w.bytes, in, AES_BLOCK, AES_BLOCK, m);
-        pack(w.s, w.bytes);
-        work(w.s, &w.keys);
-        unpack(w.s, w.bytes);
-        memcpy(out, w.bytes, m * AES_BLOCK);
+        for (size_t at = 0; at < width; at += AES_BLOCK) {
+            gather(w.bytes, in + at, width, AES_BLOCK, m);
+            pack(w.s, w.bytes);
+            work(w.s, &w.keys);
+            unpack(w.s, w.bytes);
+            for (size_t i = 0; i < m; i++)
+                memcpy(out + i * width + at, w.bytes + i * AES_BLOCK, AES_BLOCK);
+        }
     }
     cpu_wipe(&w, sizeof w);
 }
 
 static void portable_encrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
 {
-    each_block(encrypt, keys, in, out, n);
+    each_block(encrypt, keys, in, 1, out, n);
 }
 
-static void portable_decrypt(const uint8_t *keys, const uint8_t *in, uint8_t *out, size_t n)
+static void portable_decrypt(const uint8_t *keys, const uint8_t *in, size_t blocks, uint8_t *out,
+                             size_t n)
 {
-    each_block(decrypt, keys, in, out, n);
+    each_block(decrypt, keys, in, blocks, out, n);
 }
 
 static void portable_cmac(const uint8_t *keys, size_t key_size, const uint8_t *messages,

@@ -21,7 +21,8 @@ struct work {
     size_t tags;
     uint8_t rows[CHUNK];
     uint8_t padded[CHUNK * AN10922_PADDED];
-    uint8_t keys[CHUNK * AES_BLOCK], in[CHUNK * AES_BLOCK], out[CHUNK * AES_BLOCK];
+    uint8_t keys[CHUNK * AES_BLOCK];
+    uint8_t in[CHUNK * TAM2_RESPONSE_MAX], out[CHUNK * TAM2_RESPONSE_MAX];
 };
 
 int pipeline_evidence_size(int scheme, size_t blocks)
@@ -156,9 +157,10 @@ static void verify_tam1(const struct pipeline_batch *b, const struct aes_kernel 
     for (size_t t = 0; t < w->tags; t++)
         memcpy(w->in + t * AES_BLOCK, b->evidence + (start + w->rows[t]) * TAM1_RESPONSE,
                AES_BLOCK);
-    aes->decrypt(w->keys, w->in, w->out, w->tags);
+    const struct tam1_expected expected = tam1_expect(b->challenge);
+    aes->decrypt(w->keys, w->in, 1, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++)
-        w->outcome[w->rows[t]] = tam1_judge(w->out + t * AES_BLOCK, b->challenge);
+        w->outcome[w->rows[t]] = tam1_judge(w->out + t * AES_BLOCK, expected);
 }
 
 /* The data of the reads that answer this challenge go out at once: who is not GENUINE in the end
@@ -167,21 +169,17 @@ static void verify_tam2(const struct pipeline_batch *b, const struct aes_kernel 
                         struct work *w, size_t start)
 {
     const size_t size = tam2_response_size(b->blocks), data_size = b->blocks * TAM2_BLOCK;
-    for (size_t block = 0; block <= b->blocks; block++) {
-        for (size_t t = 0; t < w->tags; t++)
-            memcpy(w->in + t * AES_BLOCK,
-                   b->evidence + (start + w->rows[t]) * size + block * TAM2_BLOCK, AES_BLOCK);
-        aes->decrypt(w->keys, w->in, w->out, w->tags);
-        for (size_t t = 0; t < w->tags; t++) {
-            const size_t row = start + w->rows[t];
-            uint8_t *outcome = &w->outcome[w->rows[t]];
-            if (block == 0)
-                *outcome = tam1_judge(w->out + t * AES_BLOCK, b->challenge);
-            else
-                tam2_take(
-                    w->out + t * AES_BLOCK, b->evidence + row * size + (block - 1) * TAM2_BLOCK,
-                    *outcome == TAM1_RIGHT, b->data + row * data_size + (block - 1) * TAM2_BLOCK);
-        }
+    const struct tam1_expected expected = tam1_expect(b->challenge);
+    for (size_t t = 0; t < w->tags; t++)
+        memcpy(w->in + t * size, b->evidence + (start + w->rows[t]) * size, size);
+    aes->decrypt(w->keys, w->in, 1 + b->blocks, w->out, w->tags);
+    for (size_t t = 0; t < w->tags; t++) {
+        const uint8_t outcome = tam1_judge(w->out + t * size, expected);
+        uint8_t *data = b->data + (start + w->rows[t]) * data_size;
+        for (size_t at = 0; at < data_size; at += TAM2_BLOCK)
+            tam2_take(w->out + t * size + TAM2_BLOCK + at, w->in + t * size + at,
+                      outcome == TAM1_RIGHT, data + at);
+        w->outcome[w->rows[t]] = outcome;
     }
 }
 
@@ -219,22 +217,40 @@ static inline void verify_counter(const struct pipeline_batch *b, const struct a
     }
 }
 
-/* The verdict on a read whose evidence was verified; advances the tag's counter. */
-static inline uint8_t judge_evidence(struct pipeline_batch *b, struct index_slot *slot,
-                                     uint8_t outcome, const uint8_t *evidence)
+static inline uint8_t judge_state(const struct index_slot *slot)
+{
+    return slot->state == INDEX_ACTIVE ? VERDICT_GENUINE : VERDICT_NOT_ACTIVE;
+}
+
+/* The verdict on a read whose evidence was verified; 0 where its counter decides. */
+static inline uint8_t judge_evidence(const struct index_slot *slot, uint8_t outcome, int counts)
 {
     if (outcome == TAM1_FORGED)
         return VERDICT_BAD_EVIDENCE;
     if (outcome == TAM1_OTHER_CHALLENGE)
         return VERDICT_REPLAYED;
-    if (pipeline_counts(b->scheme)) {
-        const uint32_t counter = counter_of(b->scheme, evidence);
-        if (!index_advance(slot, counter))
-            return VERDICT_REPLAYED;
-        b->advanced_numbers[b->advanced] = slot->number;
-        b->advanced_counters[b->advanced++] = counter;
+    return counts ? 0 : judge_state(slot);
+}
+
+/* Advances the counters of a whole batch in its turn and gives the verdicts that were left open. */
+static void judge_counters(struct pipeline_batch *b)
+{
+    const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme, b->blocks);
+    b->turn = index_turn_begin(b->index);
+    for (size_t row = 0; row < b->n; row++) {
+        if (b->verdicts[row])
+            continue;
+        struct index_slot *slot = index_slot_of(b->index, b->numbers[row]);
+        const uint32_t counter = counter_of(b->scheme, b->evidence + row * evidence_size);
+        if (index_advance(slot, counter)) {
+            b->verdicts[row] = judge_state(slot);
+            b->advanced_numbers[b->advanced] = slot->number;
+            b->advanced_counters[b->advanced++] = counter;
+        } else
+            b->verdicts[row] = VERDICT_REPLAYED;
+        b->counts[b->verdicts[row]]++;
     }
-    return slot->state == INDEX_ACTIVE ? VERDICT_GENUINE : VERDICT_NOT_ACTIVE;
+    index_turn_end(b->index);
 }
 
 static void verify_chunk(struct pipeline_batch *b, struct work *w,
@@ -243,6 +259,7 @@ static void verify_chunk(struct pipeline_batch *b, struct work *w,
     const struct aes_kernel *aes = aes_kernel_of(b->kernel);
     const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme, b->blocks);
     const size_t data_size = b->blocks * TAM2_BLOCK;
+    const int counts = pipeline_counts(b->scheme);
     uint16_t first[ARENA_CAPACITY_MAX + 1];
     index_seek_many(b->index, w->probes[start / CHUNK % 2], b->width, m, w->slots);
     for (size_t i = 0; i < m; i++)
@@ -273,8 +290,7 @@ static void verify_chunk(struct pipeline_batch *b, struct work *w,
     for (size_t i = 0; i < m; i++) {
         uint8_t *verdict = &b->verdicts[start + i];
         if (!*verdict)
-            *verdict = judge_evidence(b, w->slots[i], w->outcome[i],
-                                      b->evidence + (start + i) * evidence_size);
+            *verdict = judge_evidence(w->slots[i], w->outcome[i], counts);
         const int placed = *verdict != VERDICT_MALFORMED && w->slots[i];
         if (data_size && *verdict != VERDICT_GENUINE)
             memset(b->data + (start + i) * data_size, 0, data_size);
@@ -308,11 +324,16 @@ int pipeline_verify(struct pipeline_batch *batch)
     memset(batch->counts, 0, sizeof batch->counts);
     batch->advanced = 0;
     index_read(batch->index);
+    batch->mark = index_mark(batch->index);
+    batch->turn = index_turns(batch->index);
     probe(batch, &w, 0);
     for (size_t start = 0; start < batch->n; start += CHUNK) {
         probe(batch, &w, start + CHUNK);
         verify_chunk(batch, &w, entries, (size_t)keys, start, chunk_size(batch, start));
     }
+    batch->counts[0] = 0;
+    if (pipeline_counts(batch->scheme))
+        judge_counters(batch);
     index_leave(batch->index);
     arena_leave(batch->arena);
     cpu_wipe(&w, sizeof w);

@@ -8,12 +8,19 @@ void tam1_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges
                       const uint8_t *responses, uint8_t *outcomes, size_t n)
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
+    struct tam1_expected expected = tam1_expect(n ? challenges : NULL);
     uint8_t decrypted[CHUNK * AES_BLOCK];
     for (size_t m; n; n -= m) {
         m = n < CHUNK ? n : CHUNK;
-        aes->decrypt(keys, responses, decrypted, m);
-        for (size_t i = 0; i < m; i++)
-            outcomes[i] = tam1_judge(decrypted + i * AES_BLOCK, challenges + i * stride);
+        aes->decrypt(keys, responses, 1, decrypted, m);
+        if (stride == 0)
+            for (size_t i = 0; i < m; i++)
+                outcomes[i] = tam1_judge(decrypted + i * AES_BLOCK, expected);
+        else
+            for (size_t i = 0; i < m; i++) {
+                expected = tam1_expect(challenges + i * stride);
+                outcomes[i] = tam1_judge(decrypted + i * AES_BLOCK, expected);
+            }
         keys += m * AES_BLOCK;
         challenges += m * stride;
         responses += m * AES_BLOCK;

@@ -8,19 +8,47 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "cpu_impl.h"
 
 enum { TAM1_RESPONSE = 16, TAM1_CHALLENGE = 10 };
 enum tam1_outcome { TAM1_FORGED = 0, TAM1_RIGHT = 1, TAM1_OTHER_CHALLENGE = 2 };
 
-/* What a decrypted response (16 bytes) says, in constant time. challenge NULL: no challenge is
- * valid, so a response with the constant answers another one. */
-static inline uint8_t tam1_judge(const uint8_t *decrypted, const uint8_t *challenge)
+/* What a right answer decrypts to, but for TRnd, in words: made once for many answers. */
+struct tam1_expected {
+    uint64_t words[2];
+    uint8_t
+        valid; /* 0: no challenge is, so that a response with the constant answers another one */
+};
+
+/* challenge NULL: none is valid. */
+static inline struct tam1_expected tam1_expect(const uint8_t *challenge)
 {
-    const uint8_t constant[2] = {0x96, 0xC5};
-    const uint8_t known = cpu_equal(decrypted, constant, sizeof constant);
-    const uint8_t fresh = challenge ? cpu_equal(decrypted + 6, challenge, TAM1_CHALLENGE) : 0;
+    uint8_t block[16] = {0x96, 0xC5};
+    struct tam1_expected expected = {.valid = challenge != NULL};
+    if (challenge)
+        memcpy(block + 6, challenge, TAM1_CHALLENGE);
+    memcpy(expected.words, block, sizeof block);
+    return expected;
+}
+
+static inline uint8_t tam1_is_zero(uint64_t x)
+{
+    return (uint8_t)(1 ^ ((x | (0 - x)) >> 63));
+}
+
+/* What a decrypted response (16 bytes) says, in constant time. */
+static inline uint8_t tam1_judge(const uint8_t *decrypted, struct tam1_expected expected)
+{
+    static const uint8_t constant[8] = {0xFF, 0xFF}, challenge[8] = {0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+    uint64_t words[2], of_constant, of_challenge;
+    memcpy(words, decrypted, sizeof words);
+    memcpy(&of_constant, constant, sizeof of_constant);
+    memcpy(&of_challenge, challenge, sizeof of_challenge);
+    const uint64_t low = words[0] ^ expected.words[0], high = words[1] ^ expected.words[1];
+    const uint8_t known = tam1_is_zero(low & of_constant);
+    const uint8_t fresh = tam1_is_zero((low & of_challenge) | high) & expected.valid;
     return (uint8_t)(known *
                      (TAM1_OTHER_CHALLENGE - fresh)); /* 0 unless known; then 1 if fresh, else 2 */
 }

@@ -12,21 +12,18 @@ void tam2_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     const size_t size = tam2_response_size(blocks), data_size = blocks * TAM2_BLOCK;
-    uint8_t in[CHUNK * TAM2_BLOCK], out[CHUNK * TAM2_BLOCK];
+    struct tam1_expected expected = tam1_expect(n ? challenges : NULL);
+    uint8_t out[CHUNK * TAM2_RESPONSE_MAX];
     for (size_t m; n; n -= m) {
         m = n < CHUNK ? n : CHUNK;
-        for (size_t block = 0; block <= blocks; block++) {
-            for (size_t i = 0; i < m; i++)
-                memcpy(in + i * TAM2_BLOCK, responses + i * size + block * TAM2_BLOCK, TAM2_BLOCK);
-            aes->decrypt(keys, in, out, m);
-            for (size_t i = 0; i < m; i++) {
-                if (block == 0)
-                    outcomes[i] = tam1_judge(out + i * TAM2_BLOCK, challenges + i * stride);
-                else
-                    tam2_take(out + i * TAM2_BLOCK, responses + i * size + (block - 1) * TAM2_BLOCK,
-                              outcomes[i] == TAM1_RIGHT,
-                              data + i * data_size + (block - 1) * TAM2_BLOCK);
-            }
+        aes->decrypt(keys, responses, 1 + blocks, out, m);
+        for (size_t i = 0; i < m; i++) {
+            if (stride)
+                expected = tam1_expect(challenges + i * stride);
+            outcomes[i] = tam1_judge(out + i * size, expected);
+            for (size_t at = 0; at < data_size; at += TAM2_BLOCK)
+                tam2_take(out + i * size + TAM2_BLOCK + at, responses + i * size + at,
+                          outcomes[i] == TAM1_RIGHT, data + i * data_size + at);
         }
         keys += m * AES_BLOCK;
         challenges += m * stride;

@@ -17,7 +17,11 @@
 
 #include "tam1_impl.h"
 
-enum { TAM2_BLOCK = 16, TAM2_BLOCKS_MAX = 4 };
+enum {
+    TAM2_BLOCK = 16,
+    TAM2_BLOCKS_MAX = 4,
+    TAM2_RESPONSE_MAX = TAM2_BLOCK * (1 + TAM2_BLOCKS_MAX),
+};
 
 /* Bytes of a response with so many data blocks. */
 static inline size_t tam2_response_size(size_t blocks)

@@ -65,7 +65,7 @@ static void run_blocks(int k)
     uint8_t *out = random_bytes(ROWS * 32);
     aes->encrypt(keys, in, out, ROWS);
     expect_secret(out, ROWS * 16);
-    aes->decrypt(keys, in, out, ROWS);
+    aes->decrypt(keys, in, 2, out, ROWS);
     expect_secret(out, ROWS * 16);
     for (size_t size = 16; size <= 32; size += 8) {
         uint8_t *wide = secret_bytes(ROWS * size), *odd = random_bytes(ROWS * 8);

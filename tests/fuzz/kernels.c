@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int i = 0; i < OUTPUTS; i++)
             out[i] = exactly(n * sizes[i]);
         aes->encrypt(narrow, pairs, out[0], n);
-        aes->decrypt(narrow, pairs, out[1], n);
+        aes->decrypt(narrow, pairs, 1, out[1], n);
         aes->cbc_two(master, pairs, out[2], n);
         cmac_many(k, keys, key_size, messages, length, out[3], n);
         an10922_derive_many(k, master, inputs, given, out[4], n);
@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         tam1_verify_many(k, narrow, challenges, stride, narrow, out[7], n);
         tam2_verify_many(k, narrow, challenges, stride, responses, blocks, out[8], out[9], n);
         sun_verify_many(k, narrow, uids, sun, out[10], n);
-        aes->decrypt(narrow, out[0], back, n);
+        aes->decrypt(narrow, out[0], 1, back, n);
         CHECK(n == 0 || memcmp(back, pairs, n * 16) == 0);
         free(back);
         for (int i = 0; i < OUTPUTS; i++)

@@ -133,7 +133,7 @@ static void check_vector(const char *kind, uint8_t *const *field, const size_t *
             CHECK(strcmp(kind, "aes_128") == 0);
             aes->encrypt(field[0], field[1], out, 1);
             CHECK(memcmp(out, field[2], 16) == 0);
-            aes->decrypt(field[0], field[2], out, 1);
+            aes->decrypt(field[0], field[2], 1, out, 1);
             CHECK(memcmp(out, field[1], 16) == 0);
         }
     }
@@ -193,7 +193,7 @@ static void bulk_round(size_t n, size_t length, size_t key_size, size_t blocks)
         for (int i = 0; i < OUTPUTS; i++)
             out[i] = exactly(n * sizes[i]);
         aes->encrypt(keys, in, out[0], n);
-        aes->decrypt(keys, in, out[1], n);
+        aes->decrypt(keys, in, 1, out[1], n);
         aes->cmac(wide, key_size, text, length, out[2], n);
         aes->cbc_two(master, pairs, out[3], n);
         tam1_verify_many(k, keys, challenges, TAM1_CHALLENGE, in, out[4], n);
@@ -201,7 +201,7 @@ static void bulk_round(size_t n, size_t length, size_t key_size, size_t blocks)
         sun_verify_many(k, keys, uids, sun, out[7], n);
         cmac_verify_many(k, wide, key_size, text, length, odd, CMAC_ODD_SIZE, CMAC_ODD, out[8], n);
         uint8_t *back = exactly(n * 16), *right = exactly(n);
-        aes->decrypt(keys, out[0], back, n);
+        aes->decrypt(keys, out[0], 1, back, n);
         check_same(back, in, n * 16);
         memcpy(back, in, n ? n * 16 : 0);
         aes->encrypt(keys, back, back, n); /* in place */
