@@ -15,6 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CLAIMS_FILE = HERE / "claims.toml"
+ROWS_FILE = HERE / "rows.toml"
 RESULTS_FILE = HERE / "results.json"
 PROFILE_FILE = HERE / "profile.json"
 MACHINE_FILE = HERE / "machine.json"
@@ -28,9 +29,11 @@ class UnknownClaim(ValueError):
     """A row of no claim, or in another unit than the claim's."""
 
 
-def load_claims(path: Path = CLAIMS_FILE) -> dict[str, dict[str, Any]]:
-    listed = tomllib.loads(path.read_text(encoding="utf-8"))["claim"]
-    return {claim["id"]: claim for claim in listed}
+def load_claims() -> dict[str, dict[str, Any]]:
+    """What may be measured, by id: the claims, and the rows without a goal."""
+    claims = tomllib.loads(CLAIMS_FILE.read_text(encoding="utf-8"))["claim"]
+    rows = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))["row"]
+    return {listed["id"]: listed for listed in [*claims, *rows]}
 
 
 def check(rows: Sequence[Row], claims: Mapping[str, Mapping[str, Any]]) -> None:
@@ -38,7 +41,7 @@ def check(rows: Sequence[Row], claims: Mapping[str, Mapping[str, Any]]) -> None:
     for row in rows:
         claim = claims.get(row.get("id", ""))
         if claim is None:
-            raise UnknownClaim(f"{row.get('id')!r} is not in {CLAIMS_FILE.name}")
+            raise UnknownClaim(f"{row.get('id')!r} is not in {CLAIMS_FILE.name}, {ROWS_FILE.name}")
         if set(row) != set(KEYS):
             raise UnknownClaim(f"{row['id']}: keys {sorted(set(row) ^ set(KEYS))}")
         if row["unit"] != claim["unit"]:

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from bench.native.peers import (
     PEER_ROWS,
     TAGS,
     Bytes,
-    median_seconds,
+    Runner,
+    compare,
     one_core,
     openssl_evp,
     random_rows,
-    result,
+    timed,
 )
 from native import cpu, tam1
 
@@ -46,22 +48,22 @@ def cryptography_loop(keys: list[bytes], responses: list[bytes]) -> None:
 
 def measure() -> list[dict[str, Any]]:
     keys, challenge, responses = answers()
-    rows = []
-    with one_core():
-        few = (
-            [row.tobytes() for row in keys[:PEER_ROWS]],
-            [row.tobytes() for row in responses[:PEER_ROWS]],
-        )
-        slow = PEER_ROWS / median_seconds(lambda: cryptography_loop(*few), 7)
-        evp, version = openssl_evp("tam1", keys, responses)
-        for kernel in cpu.available():
-            seconds = median_seconds(
-                partial(tam1.verify_many, keys, challenge, responses, kernel=kernel)
+    few = (
+        [row.tobytes() for row in keys[:PEER_ROWS]],
+        [row.tobytes() for row in responses[:PEER_ROWS]],
+    )
+    with one_core(), openssl_evp("decrypt", keys, responses) as evp:
+        ours = [
+            Runner(
+                kernel,
+                timed(partial(tam1.verify_many, keys, challenge, responses, kernel=kernel)),
+                TAGS,
             )
-            for peer, value, note in (("openssl_evp", evp, version), ("cryptography", slow, "")):
-                known = (peer, value) if value else None
-                rows.append(result(CLAIM, TAGS / seconds, "tags/s", kernel, note, known))
-    return rows
+            for kernel in cpu.available()
+        ]
+        loop = timed(partial(cryptography_loop, *few))
+        peers = [*evp, Runner("cryptography", loop, PEER_ROWS, backend.openssl_version_text())]
+        return compare(CLAIM, "tags/s", ours, peers)
 
 
 @pytest.mark.parametrize("kernel", cpu.available())

@@ -1,4 +1,9 @@
-"""What the native benchmarks share: timing, rows of results, and the peers measured in the same run."""
+"""What the native benchmarks share: timing, rows of results, and the peers measured in the same run.
+
+Every figure is of the processor's time of one thread on one core. The wall's clock would count what
+neighbours on the core take, and a pass takes but milliseconds. Ours and its peers run in turn, and a
+ratio is the median of those of each turn: what slows a turn down slows both.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +24,17 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-RUNS = 9
+TURNS = 15
 TAGS = 200_000
 PEER_ROWS = 20_000
+
+# One pass; the processor's seconds that it took.
+Pass = Callable[[], float]
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Pinned to the last core this process may use."""
+    """Pinned to the last core this process may use, and what it starts with it."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})
     try:
@@ -34,15 +43,63 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def median_seconds(work: Callable[[], object], runs: int = RUNS) -> float:
-    """Of `runs` runs, after one that warms up."""
-    work()
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
+def timed(work: Callable[[], object]) -> Pass:
+    """The work as a pass."""
+
+    def run() -> float:
+        begun = time.thread_time()
         work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        return time.thread_time() - begun
+
+    return run
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Something that is measured: `count` things are done in a pass."""
+
+    name: str
+    run: Pass
+    count: int
+    note: str = ""
+
+
+def take_turns(runners: Sequence[Runner], turns: int = TURNS) -> dict[str, list[float]]:
+    """Things per second of every turn, by the runner's name; a turn that warms up is left out."""
+    rates: dict[str, list[float]] = {runner.name: [] for runner in runners}
+    for turn in range(turns + 1):
+        for runner in runners:
+            seconds = runner.run()
+            if turn:
+                rates[runner.name].append(runner.count / seconds)
+    return rates
+
+
+def compare(
+    claim: str,
+    unit: str,
+    ours: Sequence[Runner],
+    peers: Sequence[Runner] = (),
+    note: str = "",
+    turns: int = TURNS,
+) -> list[dict[str, Any]]:
+    """A row for each kernel (ours, by name) and each of its peers; one without where there is none."""
+    rates = take_turns([*ours, *peers], turns)
+    rows = []
+    for kernel in ours:
+        mine = rates[kernel.name]
+        for peer in peers or (None,):
+            notes = "; ".join(filter(None, (note, peer.note if peer else "")))
+            row = result(claim, statistics.median(mine), unit, kernel.name, notes)
+            if peer is not None:
+                theirs = rates[peer.name]
+                row |= {
+                    "peer": peer.name,
+                    "peer_value": statistics.median(theirs),
+                    "ratio": statistics.median(a / b for a, b in zip(mine, theirs, strict=True)),
+                }
+            rows.append(row)
+    return rows
 
 
 def cpu_name() -> str:
@@ -52,21 +109,15 @@ def cpu_name() -> str:
     return platform.machine()
 
 
-def result(  # one row of bench/results.json
-    claim: str,
-    value: float,
-    unit: str,
-    kernel: str,
-    note: str,
-    peer: tuple[str, float] | None = None,
-) -> dict[str, Any]:
+def result(claim: str, value: float, unit: str, kernel: str, note: str) -> dict[str, Any]:
+    """One row of bench/results.json, without a peer."""
     return {
         "id": claim,
         "value": value,
         "unit": unit,
-        "peer": peer[0] if peer else None,
-        "peer_value": peer[1] if peer else None,
-        "ratio": value / peer[1] if peer else None,
+        "peer": None,
+        "peer_value": None,
+        "ratio": None,
         "kernel": kernel,
         "cpu": cpu_name(),
         "note": note,
@@ -77,27 +128,50 @@ def random_rows(count: int, width: int, seed: int) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, (count, width), np.uint8)
 
 
-def openssl_evp(work: str, keys: Bytes, blocks: Bytes) -> tuple[float, str]:
-    """Rows per second of OpenSSL in C and its version; 0 and why where it cannot be built."""
+@contextmanager
+def openssl_evp(work: str, keys: Bytes, rows: Bytes) -> Iterator[list[Runner]]:
+    """OpenSSL in C, as a process that does a pass whenever it is asked; none where it cannot be built."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        program, data = folder / "peer", folder / "data"
+        if not build(program):
+            yield []
+            return
+        data.write_bytes(keys.tobytes() + rows.tobytes())
+        sizes = (str(len(keys)), str(keys.shape[1]), str(rows.shape[1]))
+        process = stack.enter_context(
+            subprocess.Popen(
+                [str(program), work, str(data), *sizes],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        sender, receiver = process.stdin, process.stdout
+        assert sender is not None
+        assert receiver is not None
+
+        def run() -> float:
+            print(file=sender, flush=True)
+            return float(receiver.readline())
+
+        version = receiver.readline().strip()
+        yield [Runner("openssl_evp", run, len(keys), version)]
+        sender.close()
+
+
+def build(program: Path) -> bool:
+    """Whether the peer could be built: it needs a C compiler and the Debian package libssl-dev."""
     compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
     if compiler is None:
-        return 0.0, "openssl_evp skipped: no C compiler"
-    with tempfile.TemporaryDirectory() as folder:
-        program, data = Path(folder, "peer"), Path(folder, "data")
-        source = Path(__file__).with_name("openssl_evp.c")
-        built = subprocess.run(
-            [compiler, "-O3", str(source), "-o", str(program), "-lcrypto"],
-            capture_output=True,
-            check=False,
-        )
-        if built.returncode:
-            return 0.0, "openssl_evp skipped: needs the Debian package libssl-dev"
-        data.write_bytes(keys.tobytes() + blocks.tobytes())
-        printed = subprocess.run(
-            [str(program), work, str(data), str(len(keys))],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    version, *seconds = printed.stdout.splitlines()
-    return len(keys) / statistics.median(map(float, seconds)), version
+        print("openssl_evp skipped: no C compiler")
+        return False
+    source = Path(__file__).with_name("openssl_evp.c")
+    built = subprocess.run(
+        [compiler, "-O3", str(source), "-o", str(program), "-lcrypto"],
+        capture_output=True,
+        check=False,
+    )
+    if built.returncode:
+        print("openssl_evp skipped: needs the Debian package libssl-dev")
+    return not built.returncode

@@ -1,4 +1,4 @@
-"""bench/claims.toml lists what is measured; the code and the results name nothing else."""
+"""bench/claims.toml and bench/rows.toml list what is measured; the code and the results name nothing else."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 from repository import ROOT, read, select
 
-CLAIMS: dict[str, dict[str, Any]] = {
-    claim["id"]: claim for claim in tomllib.loads(read("bench/claims.toml"))["claim"]
-}
+LISTED: list[dict[str, Any]] = [
+    *tomllib.loads(read("bench/claims.toml"))["claim"],
+    *tomllib.loads(read("bench/rows.toml"))["row"],
+]
+CLAIMS = {claim["id"]: claim for claim in LISTED}
 AREAS = sorted({claim_id.partition(".")[0] for claim_id in CLAIMS})
 CLAIM_ID = re.compile(rf"(?:{'|'.join(AREAS)})\.[a-z0-9_]+")
 RESULTS = ROOT / "bench" / "results.json"
@@ -63,8 +65,12 @@ def test_results_are_of_known_claims() -> None:
 
 
 def test_claim_ids_are_unique() -> None:
-    listed = re.findall(r'^id = "(.*?)"', read("bench/claims.toml"), re.MULTILINE)
-    assert len(listed) == len(set(listed)) == len(CLAIMS)
+    assert len(LISTED) == len(CLAIMS)
+
+
+def test_a_goal_is_a_claim() -> None:
+    rows = tomllib.loads(read("bench/rows.toml"))["row"]
+    assert [row["id"] for row in rows if row.keys() != {"id", "unit"}] == []
 
 
 def test_unknown_claim_is_found() -> None:
