@@ -28,6 +28,8 @@ class BatchVerdicts(NamedTuple):
     advanced_numbers: npt.NDArray[np.uint32]
     advanced_counters: npt.NDArray[np.uint32]
     data: npt.NDArray[np.uint8] | None = None
+    mark: int = 0
+    turn: int = 0
 
 def evidence_size(scheme: int, blocks: int = 0) -> int: ...
 def verify_batch(

@@ -35,6 +35,7 @@ cdef extern from "pipeline_impl.h":
         uint32_t *advanced_numbers
         uint32_t *advanced_counters
         size_t advanced
+        uint64_t mark, turn
         uint64_t counts[8]
     int SCHEME_NONE, SCHEME_TAM1, SCHEME_COUNTER_CMAC, SCHEME_TAM2, SCHEME_SUN, SCHEME_COUNTER_CMAC_16
     int VERDICT_GENUINE, VERDICT_UNKNOWN_TAG, VERDICT_BAD_EVIDENCE, VERDICT_REPLAYED, VERDICT_NOT_ACTIVE
@@ -70,7 +71,9 @@ class BatchVerdicts(NamedTuple):
     """verdicts (N,) uint8; numbers (N,) uint32, 0xFFFFFFFF where MALFORMED or UNKNOWN_TAG; counts (8,) uint64 by
     verdict; for schemes with a counter the counters that advanced, in order of the reads, to be made durable:
     advanced_numbers and advanced_counters (A,) uint32; for TAM2 data (N, 16 * blocks) uint8, what the tag's memory
-    holds, zero where the verdict is not GENUINE: confidential, but not authentic beyond the tag's own answer."""
+    holds, zero where the verdict is not GENUINE: confidential, but not authentic beyond the tag's own answer. mark: as
+    of which the tags were seen, as TagIndex.put_all() was told. turn: how many batches of schemes with a counter had
+    been judged before; of those it is the order."""
 
     verdicts: npt.NDArray[np.uint8]
     numbers: npt.NDArray[np.uint32]
@@ -78,6 +81,8 @@ class BatchVerdicts(NamedTuple):
     advanced_numbers: npt.NDArray[np.uint32]
     advanced_counters: npt.NDArray[np.uint32]
     data: npt.NDArray[np.uint8] | None = None
+    mark: int = 0
+    turn: int = 0
 
 
 def evidence_size(scheme, blocks=0):
@@ -173,4 +178,4 @@ def verify_batch(TagIndex index not None, KeyArena arena not None, scheme, ident
     counts = np.array([batch.counts[i] for i in range(8)], np.uint64)
     # Copies: a view would keep room for all reads alive.
     return BatchVerdicts(verdicts, numbers, counts, advanced[0, :batch.advanced].copy(),
-                         advanced[1, :batch.advanced].copy(), data if blocks else None)
+                         advanced[1, :batch.advanced].copy(), data if blocks else None, batch.mark, batch.turn)

@@ -3,7 +3,10 @@
  *
  * All kernels return bit-identical results. A tag's key = AN10922(arena key of the tag's slot,
  * identity at its true length || issuing realm, u32 big-endian || "JK"). Rows are judged in order,
- * so of two equal counters in one batch the first wins; of two threads exactly one does.
+ * so of two equal counters in one batch the first wins. Of schemes with a counter, batches advance
+ * them one after the other, each as a whole: `turn` is their order. A batch sees the tags of one
+ * instant, which is `mark`. So verdicts follow from the tags at the marks and the batches in the
+ * order of their turns.
  *
  * The first that applies is the verdict:
  *   MALFORMED     the antenna is not known, channel >= channel_count, or the identity is all zero
@@ -77,6 +80,8 @@ struct pipeline_batch {
                                     in order of the rows */
     uint32_t *advanced_counters; /* out n: to what */
     size_t advanced;             /* out: entries in these two */
+    uint64_t mark;               /* out: of the index */
+    uint64_t turn; /* out: how many batches of schemes with a counter had been judged before */
     uint64_t counts[VERDICT_COUNT]; /* out: reads by verdict; [0] is 0 */
 };
 

@@ -34,6 +34,11 @@ cdef extern from "tagindex_impl.h":
                           const uint8_t *states, const uint8_t *keys, size_t n, uint32_t *numbers) nogil
     void index_copy(index *index, uint32_t first, size_t n, uint8_t *identities, uint8_t *lengths, uint8_t *schemes,
                     uint8_t *states, uint8_t *keys) nogil
+    void index_set_mark(index *index, uint64_t mark) nogil
+    uint64_t index_mark(const index *index) nogil
+    uint64_t index_turns(const index *index) nogil
+    void index_start_turns(index *index, uint64_t turns) nogil
+    void index_copy_counters(index *index, uint32_t first, size_t n, uint32_t *counters) nogil
     uint32_t index_count(const index *index) nogil
     uint64_t index_bytes(const index *index) nogil
 
@@ -106,6 +111,65 @@ cdef class TagIndex:
         if number == INDEX_NONE:
             raise MemoryError("no memory for another tag")
         return number
+
+    def put_all(self, tags, mark):
+        """put() of each (identity, scheme, state, key), of any width, and set `mark`: nobody sees a part of it.
+
+        A MemoryError in the middle keeps the tags before it and the mark as it was.
+        """
+        cdef uint64_t of_mark = bounded(mark, "mark", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef size_t n = len(tags), i
+        cdef uint32_t number = 0
+        identities = np.zeros((n, 16), np.uint8)
+        columns = np.empty((n, 4), np.uint8)
+        for i, (identity, scheme, state, key) in enumerate(tags):
+            identities[i, :width_of(identity)] = np.frombuffer(identity, np.uint8)
+            columns[i] = (len(identity), bounded(scheme, "scheme", 1, 255),
+                          bounded(state, "state", INDEX_ACTIVE, INDEX_RETIRED), bounded(key, "key", 0, 255))
+        cdef const uint8_t[:, ::1] rows = identities, of_tag = columns
+        with nogil:  # held meanwhile: the index's write lock; the buffers through their views
+            index_write(self.index)
+            for i in range(n):
+                number = index_put(self.index, &rows[i, 0], of_tag[i, 0], of_tag[i, 1], of_tag[i, 2], of_tag[i, 3])
+                if number == INDEX_NONE:
+                    break
+            if number != INDEX_NONE:
+                index_set_mark(self.index, of_mark)
+            index_leave(self.index)
+        if number == INDEX_NONE:
+            raise MemoryError("no memory for another tag")
+
+    @property
+    def mark(self):
+        """What the tags are as of, as put_all() was told last; 0 before. Verdicts come with the mark they saw."""
+        cdef uint64_t mark
+        with nogil:  # held meanwhile: the index's read lock
+            index_read(self.index)
+            mark = index_mark(self.index)
+            index_leave(self.index)
+        return mark
+
+    @property
+    def turns(self):
+        """How many batches of schemes with a counter were judged, all together and since ever."""
+        return index_turns(self.index)
+
+    def start_turns(self, turns):
+        """Count on from `turns`: before any batch is judged."""
+        index_start_turns(self.index, bounded(turns, "turns", 0, 0xFFFFFFFFFFFFFFFF))
+
+    def counters(self, first, count):
+        """Counters (N,) uint32 of the tags numbered from `first` on, at most `count`. One read lock for all."""
+        cdef uint32_t start = <uint32_t>bounded(first, "first", 0, 0xFFFFFFFF)
+        cdef size_t most = bounded(count, "count", 0, 0xFFFFFFFF), there = len(self)
+        cdef size_t n = min(most, there - start) if start < there else 0
+        counters = np.empty(n, np.uint32)
+        cdef uint32_t[::1] out = counters
+        with nogil:  # held meanwhile: the index's read lock; the buffer through its view
+            index_read(self.index)
+            index_copy_counters(self.index, start, n, &out[0])
+            index_leave(self.index)
+        return counters
 
     def put_many(self, identities, schemes, states, keys):
         """put() of each row: identities (N, W) uint8; schemes, states, keys (N,) uint8. Numbers (N,) uint32.

@@ -24,6 +24,8 @@ enum { HUGE_PAGE = 2 << 20, SMALL_PAGE = 4096, LINE = 64 };
 
 struct index {
     pthread_rwlock_t lock;
+    pthread_mutex_t turn;
+    uint64_t mark, turns;
     struct header *header;
 };
 
@@ -109,6 +111,7 @@ struct index *index_new(uint32_t capacity, uint64_t seed)
 #endif
     pthread_rwlock_init(&index->lock, &attributes);
     pthread_rwlockattr_destroy(&attributes);
+    pthread_mutex_init(&index->turn, NULL);
     return index;
 }
 
@@ -118,6 +121,7 @@ void index_free(struct index *index)
         return;
     munmap(index->header, index->header->bytes);
     pthread_rwlock_destroy(&index->lock);
+    pthread_mutex_destroy(&index->turn);
     free(index);
 }
 
@@ -358,6 +362,46 @@ void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identiti
         states[i] = slot->state;
         keys[i] = slot->key;
     }
+}
+
+void index_copy_counters(struct index *index, uint32_t first, size_t n, uint32_t *counters)
+{
+    const struct index_slot *const slots = slots_of(index->header);
+    const uint32_t *const places = places_of(index->header) + first;
+    for (size_t i = 0; i < n; i++)
+        counters[i] = __atomic_load_n(&slots[places[i]].counter, __ATOMIC_RELAXED);
+}
+
+void index_set_mark(struct index *index, uint64_t mark)
+{
+    index->mark = mark;
+}
+
+uint64_t index_mark(const struct index *index)
+{
+    return index->mark;
+}
+
+uint64_t index_turn_begin(struct index *index)
+{
+    pthread_mutex_lock(&index->turn);
+    return index_turns(index);
+}
+
+void index_turn_end(struct index *index)
+{
+    __atomic_fetch_add(&index->turns, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&index->turn);
+}
+
+uint64_t index_turns(const struct index *index)
+{
+    return __atomic_load_n(&index->turns, __ATOMIC_RELAXED);
+}
+
+void index_start_turns(struct index *index, uint64_t turns)
+{
+    __atomic_store_n(&index->turns, turns, __ATOMIC_RELAXED);
 }
 
 uint32_t index_count(const struct index *index)

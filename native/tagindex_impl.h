@@ -82,6 +82,23 @@ size_t index_put_many(struct index *index, const uint8_t *identities, size_t wid
 void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identities,
                 uint8_t *lengths, uint8_t *schemes, uint8_t *states, uint8_t *keys);
 
+/* What the tags are as of: a number that its owner sets together with what it puts. 0 at first.
+ * Write lock to set it, read lock to read it. */
+void index_set_mark(struct index *index, uint64_t mark);
+uint64_t index_mark(const struct index *index);
+
+/* Read lock. Whoever advances the counters of a batch takes a turn, one thread at a time: what it
+ * returns is how many there were before, and the batches' order. Of two turns the earlier one saw
+ * no greater mark. */
+uint64_t index_turn_begin(struct index *index);
+void index_turn_end(struct index *index);
+/* Any or no lock: turns ended so far; go on from another number (nobody has a turn meanwhile). */
+uint64_t index_turns(const struct index *index);
+void index_start_turns(struct index *index, uint64_t turns);
+
+/* Read lock. Counters of the tags numbered first .. first + n - 1, which are there. */
+void index_copy_counters(struct index *index, uint32_t first, size_t n, uint32_t *counters);
+
 /* Read lock. Tags held; tags that fit before the next growth; bytes mapped. */
 uint32_t index_count(const struct index *index);
 uint32_t index_capacity(const struct index *index);

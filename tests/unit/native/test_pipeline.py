@@ -260,6 +260,59 @@ def test_equal_counters_raced_by_two_threads_win_once() -> None:
         assert sum(len(result.advanced_numbers) for result in results) == 400
 
 
+def test_turns_and_marks_are_what_verdicts_follow_from() -> None:
+    """Batches of several threads while tags are frozen: judged again one by one, in the order of their
+    turns and each as of its mark, every verdict is the same."""
+    index, arena = TagIndex(16), make_arena()
+    names = [name(i, 12) for i in range(300)]
+    index.put_all([(identity, COUNTER_CMAC, ACTIVE, 0) for identity in names], 1)
+    identities, zeros = rows_of(*names), np.zeros(300, np.uint8)
+    evidence = [
+        rows_of(*[counter_evidence(key_of(identity), counter) for identity in names])
+        for counter in range(1, 9)
+    ]
+    judged: list[tuple[int, BatchVerdicts]] = []
+
+    def verify(index: TagIndex, counter: int) -> BatchVerdicts:
+        given = (identities, evidence[counter], zeros, KNOWN, zeros, 1, None)
+        return verify_batch(index, arena, COUNTER_CMAC, *given)
+
+    def ride(which: int) -> None:
+        chance = np.random.default_rng(which)
+        counters = sorted(chance.integers(0, 8, 40).tolist())
+        judged.extend((counter, verify(index, counter)) for counter in counters)
+
+    threads = [threading.Thread(target=ride, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    frozen: dict[int, list[tuple[bytes, int, int, int]]] = {}
+    mark = 1
+    while any(thread.is_alive() for thread in threads):
+        mark += 1
+        state = FROZEN if mark % 2 else ACTIVE
+        frozen[mark] = [(names[(mark + at) % 300], COUNTER_CMAC, state, 0) for at in range(50)]
+        index.put_all(frozen[mark], mark)
+    assert index.mark == mark
+    assert index.turns == len(judged) == 120
+    judged.sort(key=lambda one: one[1].turn)
+    assert [one.turn for _, one in judged] == list(range(120))
+    again = TagIndex(16)
+    again.put_all([(identity, COUNTER_CMAC, ACTIVE, 0) for identity in names], 1)
+    for counter, before in judged:
+        while again.mark < before.mark:
+            again.put_all(frozen[again.mark + 1], again.mark + 1)
+        assert again.mark == before.mark
+        after = verify(again, counter)
+        assert after.verdicts.tolist() == before.verdicts.tolist()
+        assert after.turn == before.turn
+    # A batch without counters takes no turn.
+    tam1 = verify_batch(
+        index, arena, TAM1, identities, rows_of(*[b"answer of the tag"[:16]] * 300), zeros, KNOWN,
+        zeros, 1, CHALLENGE,
+    )  # fmt: skip
+    assert (tam1.turn, index.turns, tam1.mark) == (120, 120, mark)
+
+
 def test_batches_go_on_while_tags_are_put() -> None:
     index, arena = TagIndex(16), make_arena()
     names = [name(i, 12) for i in range(200)]

@@ -180,3 +180,32 @@ def test_nothing_to_do() -> None:
         random_identities(0, 12), column(0, 1), column(0, 1), column(0, 1)
     ).shape == (0,)
     assert repr(index) == "<TagIndex of 0 tags>"
+
+
+def test_tags_put_together_and_what_they_are_as_of() -> None:
+    index = TagIndex(1)
+    assert index.mark == 0
+    index.put_all([(b"1234567", 2, ACTIVE, 0), (b"123456789012", 3, FROZEN, 1)], 41)
+    index.put_all([(b"123456789012", 3, ACTIVE, 1), (b"1234567890123456", 4, RETIRED, 2)], 42)
+    assert index.mark == 42
+    assert index.get(b"1234567") == Tag(b"1234567", 0, 2, ACTIVE, 0, 0)
+    assert index.get(b"123456789012") == Tag(b"123456789012", 1, 3, ACTIVE, 1, 0)
+    assert index.get(b"1234567890123456") == Tag(b"1234567890123456", 2, 4, RETIRED, 2, 0)
+    index.put_all([], 50)
+    assert (index.mark, len(index)) == (50, 3)
+    for wrong in ((b"12345", 2, ACTIVE, 0), (b"1234567", 0, ACTIVE, 0), (b"1234567", 2, 4, 0)):
+        with pytest.raises(ValueError, match="expected"):
+            index.put_all([wrong], 51)
+    assert index.mark == 50
+
+
+def test_counters_in_bulk() -> None:
+    index = TagIndex()
+    for number in range(5):
+        index.put(b"tag%04d" % number, 3, ACTIVE, 0)
+        index.set_counter(b"tag%04d" % number, 10 * number)
+    assert index.counters(0, 99).tolist() == [0, 10, 20, 30, 40]
+    assert index.counters(3, 1).tolist() == [30]
+    assert index.counters(5, 1).tolist() == []
+    index.start_turns(77)
+    assert index.turns == 77
