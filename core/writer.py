@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from core.authority import Kind, Principal
 from core.clock import Clock, system_clock
 from core.decisions import Context, Decision, Handler, reason
-from core.errors import DecideFailed
+from core.errors import DecideFailed, LimitExceeded
 from core.journal_clock import JournalClock, Jump, JumpBook, boot_clock
 from core.ledger.port import Batch, Entry, LogPort
 from core.ledger.tables import COMMANDS, SUPPRESSED, WritableState
@@ -202,14 +202,14 @@ class Writer:
         events = Events(events=decision.events, extras=decision.extras)
         entry = Entry(header.SerializeToString(deterministic=True),
                       events.SerializeToString(deterministic=True))  # fmt: skip
-        fault = self._log.limits.fault(entry)
-        if fault:
-            return DecideFailed(f"{header.command}: {fault}")
+        try:
+            batch.append(entry)
+        except LimitExceeded as error:
+            return DecideFailed(f"{header.command}: {error}")
         tables = batch.tables
         record(header, events, tables, key)
         for beside in decision.beside:
             tables.put_beside(beside.table, beside.key, beside.row)
-        batch.append(entry)
         return Committed(header.index, header, events, repeated=False)
 
     def _suppress(self, header: EntryHeader, refusal_key: bytes, batch: Batch) -> Committed:
