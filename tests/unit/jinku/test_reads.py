@@ -213,7 +213,7 @@ def test_memories_differ_and_have_their_size() -> None:
     tags = [softtags.SoftTag(bytes([n]) * 12, TAM2, bytes(16)) for n in range(2)]
     read = tam2_read("TID", 0, 1)
     assert softtags.memory_of(tags[0], read) != softtags.memory_of(tags[1], read)
-    user = [softtags.memory_of(tags[0], tam2_read("USER", at, 1)) for at in range(4)]
+    user = [softtags.memory_of(tags[0], tam2_read("USER", 2 * at, 1)) for at in range(4)]
     assert b"".join(user) == softtags.memory_of(tags[0], tam2_read("USER", 0, 4))
     assert {len(softtags.memory_of(tags[0], tam2_read("USER", 0, n))) for n in (1, 2, 3, 4)} == {
         16, 32, 48, 64,

@@ -24,7 +24,9 @@ US_MAX = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Tam2Read:
-    """What TAM2 was told to read of the tags' memory, in blocks of 16 bytes."""
+    """What TAM2 was told to read of the tags' memory: offset in its blocks of 8 bytes, count in the
+    cipher's blocks of 16 bytes.
+    """
 
     profile: Tam2Profile
     offset: int

@@ -34,7 +34,8 @@ FRAME_TAG_SIZES = {
     TagScheme.TAG_SCHEME_COUNTER_CMAC_16: 16,
 }
 SUN_CONSTANT = bytes.fromhex("3cc300010080")
-TAM2_BLOCK = 16
+# The cipher's blocks, and those that a command's offset counts.
+TAM2_BLOCK, TAM2_OFFSET_BLOCK = 16, 8
 COUNTING = frozenset({*FRAME_TAG_SIZES, TagScheme.TAG_SCHEME_SUN})
 # Class and designer of a tag that is none; its number follows.
 TID_HEADER = bytes.fromhex("e2fff000")
@@ -108,7 +109,7 @@ def answer_tam2(tag: SoftTag, challenge: bytes, memory: bytes) -> bytes:
 
 
 def memory_of(tag: SoftTag, read: Tam2Read) -> bytes:
-    """What TAM2 reads of a software tag: blocks of 16 bytes from an offset, zeros where nothing is.
+    """What TAM2 reads of a software tag: cipher blocks from an offset, zeros where nothing is.
 
     The EPC bank is StoredCRC, PC and EPC, as UHF Gen2 lays it out.
     """
@@ -120,7 +121,7 @@ def memory_of(tag: SoftTag, read: Tam2Read) -> bytes:
         bank = TID_HEADER + sha256(tag.identity).digest()[:8]
     else:
         bank = USER_MEMORY
-    start, size = TAM2_BLOCK * read.offset, TAM2_BLOCK * read.block_count
+    start, size = TAM2_OFFSET_BLOCK * read.offset, TAM2_BLOCK * read.block_count
     return bank[start : start + size].ljust(size, b"\0")
 
 

@@ -73,7 +73,8 @@ def portal() -> None:
 @click.option("--speed", default=1.0, show_default=True, help="Times as fast as recorded.",
               type=click.FloatRange(0.01, 1000))  # fmt: skip
 @click.option("--tam2", "tam2", default="tid:0:1", show_default=True, type=TAM2_READ,
-              help="What TAM2 tags read: profile (epc, tid, user), first block, blocks of 16 bytes.")  # fmt: skip
+              help="What TAM2 tags read: profile (epc, tid, user), offset in blocks of 8 bytes, "
+              "count of blocks of 16 bytes.")  # fmt: skip
 @click.option("--counters-file", type=click.Path(dir_okay=False, path_type=Path),
               help="Where the counters of these tags are kept.")  # fmt: skip
 @click.option("--epoch-file", type=click.Path(dir_okay=False, path_type=Path),
