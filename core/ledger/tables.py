@@ -44,6 +44,7 @@ HISTORY: Final = Table(11, rows.HistoryRow)
 PASSAGES: Final = Table(12, rows.PassageRow)
 SEGMENTS: Final = Table(13, rows.SegmentRow)
 REFUSALS: Final = Table(14, rows.RefusalRow)
+READ_COUNTERS: Final = Table(15, rows.CountersRow)
 SUBJECTS: Final = Table(20, personal.SubjectRow)
 CONTACTS: Final = Table(21, personal.ContactRow)
 ERASURES: Final = Table(22, personal.ErasureRow)
@@ -52,8 +53,9 @@ WRAPPING: Final = Table(23, personal.WrappingRow)
 TABLES: Final[tuple[Table[Message], ...]] = (
     REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
     TAGS, INDEX, COMMANDS, ALARMS, HISTORY, PASSAGES, SEGMENTS,
-    REFUSALS, SUBJECTS, CONTACTS, ERASURES, WRAPPING,
+    REFUSALS, READ_COUNTERS, SUBJECTS, CONTACTS, ERASURES, WRAPPING,
 )  # type: ignore[assignment]  # fmt: skip
+# Of tables with a single row.
 REALM_KEY: Final = bytes(16)
 
 # What lies beside the journal is committed with its entries, but no function of it; a replay does not

@@ -33,7 +33,11 @@ from core.mechanisms.personal import (
     apply_wrapping_key_taken,
 )
 from core.mechanisms.presence import apply_passage_recorded
-from core.mechanisms.readlog import apply_read_segment_pruned, apply_read_segment_sealed
+from core.mechanisms.readlog import (
+    apply_counters_kept,
+    apply_read_segment_pruned,
+    apply_read_segment_sealed,
+)
 from core.mechanisms.refusals import apply_refusals_counted
 from core.mechanisms.registry import (
     apply_container_registered,
@@ -64,6 +68,7 @@ APPLY: Mapping[str, Apply] = MappingProxyType(
         "alarm_raised": apply_alarm_raised,
         "read_segment_sealed": apply_read_segment_sealed,
         "read_segment_pruned": apply_read_segment_pruned,
+        "counters_kept": apply_counters_kept,
         "refusals_counted": apply_refusals_counted,
         "contact_registered": apply_contact_registered,
         "contact_changed": apply_contact_changed,

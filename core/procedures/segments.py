@@ -1,4 +1,5 @@
-"""Runs of the read log's batches enter the journal, and leave the disk when their time is over.
+"""Runs of the read log's batches enter the journal, and leave the disk when their time is over; before
+those with counters do, the counters that they left behind enter the journal.
 
 The service's own commands: nobody is answered. What cannot be, because the read log itself made
 the request, is an error of ours and raises ValueError: nothing is recorded.
@@ -7,9 +8,17 @@ the request, is an error of ours and raises ValueError: nothing is recorded.
 from __future__ import annotations
 
 from core.decisions import Context, Decision, Handler
-from core.ledger.tables import PORTALS, SEGMENT_KEY_SIZE, SEGMENTS, State, segment_key
-from core.store.v1.commands_pb2 import PruneReadSegment, SealReadSegment
-from jinku.event.v1.event_pb2 import Event, ReadSegmentPruned, ReadSegmentSealed
+from core.ledger.tables import (
+    PORTALS,
+    READ_COUNTERS,
+    REALM_KEY,
+    SEGMENT_KEY_SIZE,
+    SEGMENTS,
+    State,
+    segment_key,
+)
+from core.store.v1.commands_pb2 import KeepCounters, PruneReadSegment, SealReadSegment
+from jinku.event.v1.event_pb2 import CountersKept, Event, ReadSegmentPruned, ReadSegmentSealed
 
 DIGEST_SIZE = 32
 
@@ -31,6 +40,9 @@ def decide_seal_read_segment(request: SealReadSegment, state: State, context: Co
         digest=request.digest,
         first_received_ns=request.first_received_ns,
         last_received_ns=request.last_received_ns,
+        first_turn=request.first_turn,
+        end_turn=request.end_turn,
+        counter_batches=request.counter_batches,
     )
     return Decision(events=[Event(read_segment_sealed=sealed)])
 
@@ -43,14 +55,27 @@ def decide_prune_read_segment(
     row = state.get(SEGMENTS, key)
     if row is None or row.pruned:
         raise ValueError("a read segment that is not sealed, or pruned already")
+    kept = state.get(READ_COUNTERS, REALM_KEY)
+    if row.counter_batches and (kept is None or kept.turn < row.end_turn):
+        raise ValueError("a read segment whose counters are kept nowhere else")
     pruned = ReadSegmentPruned(
         portal_id=request.portal_id,
         portal_epoch=request.portal_epoch,
         first_sequence=request.first_sequence,
         last_sequence=row.last_sequence,
         retention_days=request.retention_days,
+        retention_article=request.retention_article,
     )
     return Decision(events=[Event(read_segment_pruned=pruned)])
+
+
+def decide_keep_counters(request: KeepCounters, state: State, context: Context) -> Decision:
+    """All counters as of a turn; of a later one than those kept before."""
+    before = state.get(READ_COUNTERS, REALM_KEY)
+    if len(request.digest) != DIGEST_SIZE or (before is not None and request.turn <= before.turn):
+        raise ValueError("counters without a digest, or older than those kept")
+    kept = CountersKept(turn=request.turn, tags=request.tags, digest=request.digest)
+    return Decision(events=[Event(counters_kept=kept)])
 
 
 def next_segment(state: State, portal_id: bytes, portal_epoch: int) -> int:
@@ -63,4 +88,5 @@ def next_segment(state: State, portal_id: bytes, portal_epoch: int) -> int:
 SEGMENT_HANDLERS = (
     Handler(SealReadSegment, decide_seal_read_segment),
     Handler(PruneReadSegment, decide_prune_read_segment),
+    Handler(KeepCounters, decide_keep_counters),
 )

@@ -32,6 +32,7 @@ from core.realm import principal_of
 from core.refusals import Quota
 from core.sequencer import Command, Writer
 from core.store.v1.commands_pb2 import (
+    KeepCounters,
     PruneReadSegment,
     RaisePortalAlarm,
     RaiseTimeAlarm,
@@ -41,6 +42,7 @@ from core.store.v1.commands_pb2 import (
 from core.store.v1.personal_pb2 import CarryErasure
 from jinku.type.v1.command_pb2 import (
     CommandId,
+    CountersCommandId,
     Extra,
     PassageCommandId,
     SchedulerCommandId,
@@ -191,7 +193,34 @@ def people(persons: Persons) -> None:
     own(persons, CarryErasure(subject_id=lost), CommandId(scheduler=job))
 
 
-SCENARIOS: tuple[Callable[[Persons], None], ...] = (registry, reads, time_alone, people)
+def counters(persons: Persons) -> None:
+    """Segments of batches with counters, and the counters that are kept in their stead."""
+    with persons.ledger.read() as state:
+        gate = state.find(IndexKind.PORTAL_NAME, b"gate") or b""
+    for first in (17, 25):
+        segment = SegmentCommandId(
+            portal_id=gate, portal_epoch=EPOCH, first_sequence=first, step="SEGMENT_STEP_SEAL"
+        )
+        own(persons, SealReadSegment(
+            portal_id=gate, portal_epoch=EPOCH, first_sequence=first, last_sequence=first + 7,
+            reads=100, digest=bytes([first]) * 32, first_received_ns=EPOCH,
+            last_received_ns=EPOCH + NS, first_turn=first, end_turn=first + 9, counter_batches=5,
+        ), CommandId(segment=segment))  # fmt: skip
+    for turn in (0, 26, 34):
+        request = KeepCounters(turn=turn, tags=turn // 2, digest=bytes([turn]) * 32)
+        own(persons, request, CommandId(counters=CountersCommandId(turn=turn)))
+    segment = SegmentCommandId(
+        portal_id=gate, portal_epoch=EPOCH, first_sequence=17, step="SEGMENT_STEP_PRUNE"
+    )
+    own(persons, PruneReadSegment(
+        portal_id=gate, portal_epoch=EPOCH, first_sequence=17, retention_days=60,
+        retention_article="B3 视频监控",
+    ), CommandId(segment=segment))  # fmt: skip
+
+
+SCENARIOS: tuple[Callable[[Persons], None], ...] = (
+    registry, reads, time_alone, people, counters,
+)  # fmt: skip
 
 
 # ── recording ───────────────────────────────────────────────────────────────────────────────────
