@@ -18,7 +18,7 @@ from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 
 # Entries that one commit of the scratch takes, and that a killed replay does again.
-_COMMIT_EVERY: Final = 5_000
+_COMMIT_EVERY: Final = 10_000
 _PAGE: Final = 8192
 
 

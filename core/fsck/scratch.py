@@ -8,6 +8,7 @@ journal, of another version, put back, or with one bit changed is thrown away.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -21,9 +22,9 @@ from google.protobuf.message import Message
 
 from core.errors import JinkuError, LedgerCorrupt, SettingsError
 from core.fsck.hashes import Progress
-from core.kernels import leaf_hashes, split_fields
+from core.kernels import leaf_hashes
 from core.ledger import layout
-from core.ledger.environment import open_environment, probe
+from core.ledger.environment import DATABASES_MAX, probe
 from core.ledger.ledger import Ledger
 from core.ledger.seal import Sealer
 from core.ledger.store import Handles, rows_from
@@ -39,7 +40,6 @@ SCRATCH: Final = "fsck"
 _MARK: Final = 201
 _MARK_KEY: Final = b"mark"
 _PLACE: Final = struct.Struct(">Q32s32s")
-_size: Final = struct.Struct(">I").pack
 _PAGE: Final = 8192
 _MODULUS: Final = 1 << 256
 
@@ -125,13 +125,23 @@ class Scratch:
     def _add_up(self, number: int, rows: list[tuple[bytes, bytes]]) -> int:
         """The sum of the rows' keyed hashes. In whatever order they come it is the same, and nobody
         without the realm's keys finds other rows of this sum.
+
+        Of each: SHA-256(00 ‖ secret ‖ u16 table ‖ u16 size of the key ‖ SHA-256(key ‖ value)).
         """
-        prefix = self._secret + struct.pack(">H", number)
-        parts: list[bytes] = []
-        for key, value in rows:
-            parts += (_size(len(prefix) + len(key)), prefix, key, _size(len(value)), value)
-        packed = b"".join(parts)
-        hashes = leaf_hashes(packed, split_fields(packed))
+        if not rows:
+            return 0
+        sizes = np.fromiter((len(key) for key, _ in rows), np.int64, len(rows))
+        lengths = np.fromiter((len(value) for _, value in rows), np.int64, len(rows)) + sizes
+        kinds, kind = np.unique(sizes, return_inverse=True)
+        heads = [self._secret + struct.pack(">HH", number, size) for size in kinds]
+        head = len(heads[0])
+        fields = np.empty((len(rows), 2, 2), np.uint64)
+        fields[:, 0, 0] = kind * head
+        fields[:, 0, 1] = kind * head + head
+        fields[:, 1, 1] = np.cumsum(lengths) + head * len(heads)
+        fields[:, 1, 0] = fields[:, 1, 1] - lengths.astype(np.uint64)
+        packed = b"".join(itertools.chain(heads, itertools.chain.from_iterable(rows)))
+        hashes = leaf_hashes(packed, fields.reshape(-1, 2))
         words = hashes.view("<u4").astype(np.uint64).sum(axis=0).tolist()
         return sum(word << 32 * at for at, word in enumerate(words))
 
@@ -149,7 +159,13 @@ class Scratch:
         if self.path.exists():
             probe(self.path)
         self.path.mkdir(mode=0o700, exist_ok=True)
-        self._env, self._handles = open_environment(self.path, self._ledger.map_gib)
+        # Nothing is synced: what a power cut leaves is not what the mark says, and begun anew.
+        self._env = lmdb.open(
+            str(self.path), map_size=self._ledger.map_gib << 30, max_dbs=DATABASES_MAX, sync=False,
+            metasync=False, readahead=False, mode=0o600,
+        )  # fmt: skip
+        numbers = [layout.CHECKPOINTS, *(table.number for table in TABLES)]
+        self._handles: Handles = {n: self._env.open_db(b"%d" % n) for n in numbers}
 
     def _resume(self, progress: Progress) -> None:
         """Take over what is there. LedgerCorrupt if it is not what an earlier run left."""

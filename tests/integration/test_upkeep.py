@@ -26,7 +26,7 @@ from process import clean_environment, daemon, run_jinkud
 from registrar import container, freeze, institution, issue, unfreeze, vault
 from running import found
 
-ENTRIES = 13_000
+ENTRIES = 17_000
 
 
 def fill(directory: Path, entries: int) -> None:
@@ -107,7 +107,7 @@ def test_a_killed_fsck_goes_on(large: Path) -> None:
     assert again.returncode == 0, again.stderr
     went_on = re.search(r"^replay (\d+)/(\d+), \d+ %$", again.stderr, re.MULTILINE)
     assert went_on, again.stderr
-    assert int(went_on[1]) >= 5_000
+    assert int(went_on[1]) >= 10_000
     assert not (large / "data" / "ledger" / "fsck").exists()
 
 
