@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
+from compilers import compiler
 from tag_reference import vectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,13 +27,6 @@ FIELDS = {
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # -O1 keeps the bit-sliced kernel quick enough and the sanitizers' checks in place.
 STRICT = [*SANITIZERS, "-std=gnu11", "-g", "-O1", "-pthread", *FLAGS["STRICT_C_FLAGS"]]
-
-
-def compiler() -> str:
-    found = shutil.which(os.environ.get("CC", "cc").split()[0])
-    if found is None:
-        pytest.skip("needs a C compiler")
-    return found
 
 
 def run(*command: str, lines: str = "") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -209,3 +211,36 @@ def test_counters_in_bulk() -> None:
     assert index.counters(5, 1).tolist() == []
     index.start_turns(77)
     assert index.turns == 77
+
+
+@pytest.mark.soak
+def test_five_million_tags_registered_while_they_are_looked_up() -> None:
+    """The table grows some twenty times; what was there is found all the time, under its number."""
+    count, part = 5_000_000, 20_000
+    identities = np.random.default_rng(1).integers(0, 256, (count, 12), np.uint8)
+    index, chance = TagIndex(), np.random.default_rng(2)
+    sure, wrong, looked_up = [0], list[int](), [0, 0]
+
+    def look_up(which: int) -> None:
+        while sure[0] < count:
+            known = sure[0]
+            chosen = np.random.default_rng(looked_up[which]).integers(0, max(known, 1), 4096)
+            found = index.find_many(np.ascontiguousarray(identities[chosen]))
+            wrong.extend(chosen[(found != chosen) & (chosen < known)].tolist())
+            looked_up[which] += 1
+
+    threads = [threading.Thread(target=look_up, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    for start in range(0, count, part):
+        rows = identities[start : start + part]
+        states = chance.integers(1, 4, part).astype(np.uint8)
+        numbers = index.put_many(rows, column(part, 2), states, column(part, 1))
+        assert (numbers == np.arange(start, start + part)).all()
+        sure[0] = start + part
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert min(looked_up) > 100
+    assert len(index) == count
+    assert index.bytes_per_tag <= 64
