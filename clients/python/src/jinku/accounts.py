@@ -11,10 +11,11 @@ from jinku import receipts
 from jinku.event.v1.entry_pb2 import EntryHeader, Outcome
 from jinku.event.v1.event_pb2 import Event
 from jinku.type.v1.personal_pb2 import PersonalField, ReadPurpose
-from jinku.type.v1.place_pb2 import CustodyPlace, InstitutionKind, VaultKind
+from jinku.type.v1.place_pb2 import ContainerKind, CustodyPlace, InstitutionKind, VaultKind
 from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.type.v1.tag_pb2 import Direction, TagScheme
 from jinku.v1.common_pb2 import Receipt
+from jinku.words import TITLES, words_of
 
 DIRECTIONS = {
     Direction.DIRECTION_IN: ("入库", "in"),
@@ -69,7 +70,14 @@ def read_entry(receipt: Receipt) -> Account:
             chinese, english = describe_event(event)
             zh.append(f"· {chinese}")
             en.append(f"· {english}")
-    return Account(tuple(zh), tuple(en))
+    return Account(tuple(map(plain, zh)), tuple(map(plain, en)))
+
+
+def plain(line: str) -> str:
+    """A line that stays one, and shows what would not be seen: texts in entries are others'."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
+    )
 
 
 def describe_header(header: EntryHeader, name: Name = short) -> tuple[list[str], list[str]]:
@@ -87,10 +95,15 @@ def describe_header(header: EntryHeader, name: Name = short) -> tuple[list[str],
         "outcome: accepted" if accepted else "outcome: refused",
     ]
     for reason in header.reasons:
-        line = f"{reason.code} {name_of_reason(reason.code)} {reason.item}".rstrip()
-        zh.append(f"  原因 {line}")
-        en.append(f"  reason {line}")
+        chinese, english = describe_reason(reason.code)
+        zh.append(f"  原因 {chinese} {reason.item}".rstrip())
+        en.append(f"  reason {english} {reason.item}".rstrip())
     return zh, en
+
+
+def describe_reason(code: int) -> tuple[str, str]:
+    name = name_of_reason(code)
+    return f"{code} {TITLES.get(code, name)}", f"{code} {name}"
 
 
 def name_of_reason(code: int) -> str:
@@ -125,18 +138,18 @@ def describe_realm(event: Any, name: Name) -> tuple[str, str]:
 
 
 def describe_institution(event: Any, name: Name) -> tuple[str, str]:
-    kind = strip(InstitutionKind, event.kind)
+    zh, en = words_of(InstitutionKind, event.kind)
     return (
-        f"登记机构 {event.code} {event.name} ({kind})",
-        f"institution {event.code} {event.name} registered ({kind})",
+        f"登记机构 {event.code} {event.name} ({zh})",
+        f"institution {event.code} {event.name} registered ({en})",
     )
 
 
 def describe_vault(event: Any, name: Name) -> tuple[str, str]:
-    kind = strip(VaultKind, event.kind)
+    zh, en = words_of(VaultKind, event.kind)
     return (
-        f"登记金库 {event.code} {event.name} ({kind})",
-        f"vault {event.code} {event.name} registered ({kind})",
+        f"登记金库 {event.code} {event.name} ({zh})",
+        f"vault {event.code} {event.name} registered ({en})",
     )
 
 
@@ -146,12 +159,16 @@ def describe_portal(event: Any, name: Name) -> tuple[str, str]:
 
 
 def describe_container(event: Any, name: Name) -> tuple[str, str]:
-    item = name(event.container_id)
-    return f"登记款箱 {event.label} ({item})", f"container {event.label} registered ({item})"
+    zh, en = words_of(ContainerKind, event.kind)
+    item = short(event.container_id)
+    return (
+        f"登记款箱 {event.label} ({zh}, {item})",
+        f"container {event.label} registered ({en}, {item})",
+    )
 
 
 def describe_issue(event: Any, name: Name) -> tuple[str, str]:
-    what = f"{event.identity.hex()} ({strip(TagScheme, event.scheme)})"
+    what = f"{event.identity.hex()} ({strip(TagScheme, event.scheme).removeprefix('TAG_SCHEME_')})"
     box, old = name(event.container_id), name(event.replaces_tag_id)
     if event.replaces_tag_id:
         return f"标签 {what} 替换 {old}, 款箱 {box}", f"tag {what} replaces {old} on {box}"
@@ -182,19 +199,24 @@ def describe_passage(event: Any, name: Name) -> tuple[str, str]:
     zh, en = DIRECTIONS.get(event.direction, ("?", "?"))
     counts = f"{event.reads_inner}+{event.reads_outer}"
     share = f"{event.confidence_permille / 10:g} %"
-    first = format_time(event.first_read_ns)
+    first, where = format_time(event.first_read_ns), name(event.portal_id)
     return (
-        f"款箱 {name(event.container_id)} {zh}, 可信度 {share}, 内外侧读取 {counts}, 始于 {first}",
-        f"{name(event.container_id)} {en}, confidence {share}, {counts} reads, from {first}",
+        f"款箱 {name(event.container_id)} 经通道门 {where} {zh}, 可信度 {share}, "
+        f"内外侧读取 {counts}, 始于 {first}",
+        f"{name(event.container_id)} {en} at portal {where}, confidence {share}, "
+        f"{counts} reads, from {first}",
     )
 
 
 def describe_alarm(event: Any, name: Name) -> tuple[str, str]:
     about = name(event.identity or event.tag_id)
-    reasons = ", ".join(f"{reason.code} {name_of_reason(reason.code)}" for reason in event.reasons)
-    more = event.suppressed_count
-    zh = f"报警 {about}: {reasons}" + (f", 另代表 {more} 条" if more else "")
-    return zh, f"alarm about {about}: {reasons}" + (f", stands for {more} more" if more else "")
+    told = [describe_reason(reason.code) for reason in event.reasons]
+    chinese, english = (", ".join(words) for words in zip(*told, strict=True)) if told else ("", "")
+    where, more = name(event.portal_id), event.suppressed_count
+    zh = f"通道门 {where} " if event.portal_id else ""
+    zh += f"报警 {about}: {chinese}" + (f", 另代表 {more} 条" if more else "")
+    en = f"alarm about {about}" + (f" at portal {where}" if event.portal_id else "")
+    return zh, f"{en}: {english}" + (f", stands for {more} more" if more else "")
 
 
 def describe_seal(event: Any, name: Name) -> tuple[str, str]:
@@ -227,6 +249,13 @@ def describe_pruning(event: Any, name: Name) -> tuple[str, str]:
     )
 
 
+def describe_counters(event: Any, _: Name) -> tuple[str, str]:
+    return (
+        f"读取计数器 {event.tags} 个, 第 {event.turn} 批之前的值, 摘要 {event.digest.hex()}",
+        f"counters of {event.tags} tags as before batch {event.turn}, digest {event.digest.hex()}",
+    )
+
+
 def describe_contact(event: Any, name: Name) -> tuple[str, str]:
     who, where = name(event.contact_id), name(event.institution_id)
     old = event.replaces_contact_id
@@ -237,8 +266,9 @@ def describe_contact(event: Any, name: Name) -> tuple[str, str]:
 
 def describe_change(event: Any, name: Name) -> tuple[str, str]:
     who = name(event.contact_id)
-    fields = ", ".join(strip(PersonalField, value.field) for value in event.values)
-    return f"变更联系人 {who}: {fields}", f"contact {who} changed: {fields}"
+    told = [words_of(PersonalField, value.field) for value in event.values]
+    zh, en = (", ".join(words) for words in zip(*told, strict=True)) if told else ("", "")
+    return f"变更联系人 {who}: {zh}", f"contact {who} changed: {en}"
 
 
 def describe_end(event: Any, name: Name) -> tuple[str, str]:
@@ -247,13 +277,13 @@ def describe_end(event: Any, name: Name) -> tuple[str, str]:
 
 
 def describe_reading(event: Any, name: Name) -> tuple[str, str]:
-    who, why = name(event.subject_id), strip(ReadPurpose, event.purpose)
+    who, (why_zh, why_en) = name(event.subject_id), words_of(ReadPurpose, event.purpose)
     more = [("历史信息", "earlier values")] if event.superseded else []
     more += [("承诺开启值", "openings")] if event.openings else []
     zh, en = (", ".join(words) for words in zip(*more, strict=True)) if more else ("", "")
     return (
-        f"查阅 {who} 的个人信息, 用途 {why}" + (f", 含{zh}" if zh else ""),
-        f"personal values of {who} read, purpose {why}" + (f", with {en}" if en else ""),
+        f"查阅 {who} 的个人信息, 用途 {why_zh}" + (f", 含{zh}" if zh else ""),
+        f"personal values of {who} read, purpose {why_en}" + (f", with {en}" if en else ""),
     )
 
 
@@ -317,6 +347,7 @@ DESCRIBERS: dict[str, Describe] = {
     "refusals_counted": describe_refusals,
     "read_segment_sealed": describe_seal,
     "read_segment_pruned": describe_pruning,
+    "counters_kept": describe_counters,
     "contact_registered": describe_contact,
     "contact_changed": describe_change,
     "contact_ended": describe_end,

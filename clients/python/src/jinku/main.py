@@ -15,6 +15,7 @@ COMMANDS = {
     "boxes": ("jinku.cli.registry", "boxes"),
     "contacts": ("jinku.cli.contacts", "contacts"),
     "demo": ("jinku.cli.demo", "demo"),
+    "evidence": ("jinku.cli.evidence", "evidence"),
     "institutions": ("jinku.cli.registry", "institutions"),
     "ledger": ("jinku.cli.ledger", "ledger"),
     "portal": ("jinku.cli.portal", "portal"),

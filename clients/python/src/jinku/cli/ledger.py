@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from jinku import following, notes, receipts, verdicts
 from jinku.accounts import read_entry
 from jinku.channel import Connection
 from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options, ledger_of
+from jinku.evidence.standalone import describe_cosigners, read_key
 from jinku.type.v1.command_pb2 import DurabilityLevel
 from jinku.v1.common_pb2 import Receipt
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest
-
-KEY_BYTES_MAX = 4096
 
 
 class KeyText(click.ParamType[str]):
@@ -26,14 +24,10 @@ class KeyText(click.ParamType[str]):
     name = "key"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text, path = str(value), Path(str(value))
-        if "+" in text and not path.is_file():
-            return text
         try:
-            with path.open("rb") as file:
-                return file.read(KEY_BYTES_MAX).decode().strip()
+            return read_key(str(value))
         except (OSError, UnicodeDecodeError) as error:
-            self.fail(f"{text}: neither a verifier key nor a file with one ({error})", param, ctx)
+            self.fail(f"{value}: neither a verifier key nor a file with one ({error})", param, ctx)
 
 
 KEY = KeyText()
@@ -156,9 +150,8 @@ def tell_growth(before: notes.Checkpoint | None, newest: notes.Checkpoint) -> No
 
 
 def tell_cosigners(cosigners: dict[str, int]) -> None:
-    for name, seconds in cosigners.items():
-        when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        click.echo(f"见证 / cosigned: {name} {when:%Y-%m-%d %H:%M:%S} UTC")
+    for line in describe_cosigners(cosigners):
+        click.echo(line)
 
 
 def tell(receipt: Receipt, language: str) -> None:
