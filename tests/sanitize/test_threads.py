@@ -61,6 +61,6 @@ def test_without_the_lock_torn_tags_are_read(tmp_path: Path) -> None:
 
 
 def test_without_the_lock_the_race_is_reported(tmp_path: Path) -> None:
-    done = run(build(tmp_path, "-fsanitize=thread", locked=False))
-    assert done.returncode != 0
-    assert "ThreadSanitizer" in done.stderr
+    """Unless what the race did ends the run before."""
+    driver = build(tmp_path, "-fsanitize=thread", locked=False)
+    assert any("ThreadSanitizer: data race" in run(driver).stderr for _ in range(20))
