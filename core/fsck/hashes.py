@@ -37,7 +37,9 @@ def verify_hashes(ledger: Ledger, progress: Progress) -> int:
     Raises LedgerCorrupt naming the first entry, node or checkpoint that is not what it must be.
     """
     _Tree(ledger, progress).verify()
-    return _verify_checkpoints(ledger, progress)
+    checkpoints = _verify_checkpoints(ledger, progress)
+    _verify_witnessed(ledger)
+    return checkpoints
 
 
 class _Tree:
@@ -198,3 +200,19 @@ def _verify_signature(ledger: Ledger, checkpoint: Checkpoint) -> None:
         open_note(checkpoint.note, ledger.verifier_key)
     except NoteInvalid as error:
         raise LedgerCorrupt(f"checkpoint {checkpoint.tree_size}", str(error)) from None
+
+
+def _verify_witnessed(ledger: Ledger) -> None:
+    """What witnesses cosigned last is still in this ledger."""
+    kept = ledger.witnessed.load()
+    if kept is None:
+        return
+    where = f"the checkpoint of {kept.tree_size} entries that witnesses cosigned"
+    try:
+        open_note(kept.note, ledger.verifier_key)
+    except NoteInvalid as error:
+        raise LedgerCorrupt(where, str(error)) from None
+    if kept.tree_size > ledger.size:
+        raise LedgerCorrupt(where, f"is of a later journal: this one, of {ledger.size}, is older")
+    if kept.root_hash != ledger.root(kept.tree_size):
+        raise LedgerCorrupt(where, "has another root hash than the entries")

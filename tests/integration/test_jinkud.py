@@ -207,8 +207,12 @@ def test_no_core_dumps(realm: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "serve", "init", "fsck", "demo-certificate", "personalise"]
-)
+    "command",
+    [
+        "", "serve", "init", "fsck", "backup", "restore", "compact", "backup-keys", "restore-keys",
+        "demo-certificate", "personalise",
+    ],
+)  # fmt: skip
 def test_help(command: str) -> None:
     shown = run_jinkud(*filter(None, [command, "--help"]))
     assert shown.returncode == 0

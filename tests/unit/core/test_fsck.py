@@ -246,6 +246,30 @@ def test_checkpoints(copy: Path, tmp_path: Path) -> None:
             check(other, hashes_only=True)
 
 
+def test_a_ledger_older_than_its_witnessed_checkpoint(copy: Path, sound: Path) -> None:
+    """The one file that was not put back gives away that the others were."""
+    registrar = Registrar.of(reopen(copy))
+    registrar.accept(freeze(bytes([1]) * 12))
+    registrar.ledger.witnessed.keep(registrar.ledger.checkpoint().note)
+    registrar.verify()
+    size = registrar.ledger.size
+    registrar.ledger.close()
+    shutil.copy(sound / "ledger" / "data.mdb", copy / "ledger" / "data.mdb")
+    with pytest.raises(
+        LedgerCorrupt, match=f"of {size} entries that witnesses cosigned: is of a la"
+    ):
+        check(copy, hashes_only=True)
+    registrar = Registrar.of(reopen(copy))
+    registrar.accept(freeze(bytes([2]) * 12))
+    registrar.ledger.close()
+    with pytest.raises(LedgerCorrupt, match="cosigned: has another root hash than the entries"):
+        check(copy, hashes_only=True)
+    path = copy / "ledger" / "witnessed"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LedgerCorrupt, match="witnessed: does not open"):
+        check(copy, hashes_only=True)
+
+
 def test_rows_are_named_with_what_differs(copy: Path, tmp_path: Path) -> None:
     sealer, _ = sealers(copy)
     (tag_id, sealed), (other_id, other) = rows(copy, TAGS.number)[:2]
