@@ -40,6 +40,7 @@ def campaign(realm: Realm, cycles: int, seed: int, every: int = WHOLE_EVERY) -> 
         live(realm, chance)
         if cycle % every == 0 or cycle == cycles:
             realm.verify()
+            print(realm.account(), flush=True)
     with realm.service() as life:
         realm.wait_serving(life)
         realm.confirm(chance)
@@ -59,8 +60,6 @@ def test_killed_under_load_thousands_of_times(tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
     cycles = int(os.environ.get("JINKU_KILLS", "2000"))
     campaign(realm, cycles, seed=2)
-    answers, batches = realm.acknowledged
-    print(f"{realm.lives} lives, {answers} answers, {batches} batches")
 
 
 def found_by_killing(realm: Realm, wrong: str, lives: int) -> str:

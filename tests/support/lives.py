@@ -34,7 +34,7 @@ from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 from jinku.ledger import LedgerClient
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest
-from process import JINKUD, clean_environment, run_jinkud
+from process import JINKUD, clean_environment
 from registrar import container, institution, issue, portal, vault
 from running import REGISTRY, call_bytes, found, serving
 from traffic import Clerk, Found, Gate, Gone, run_all
@@ -70,6 +70,10 @@ class Realm:
     @property
     def config(self) -> Path:
         return self.directory / "jinku.toml"
+
+    def account(self) -> str:
+        answers, batches = self.acknowledged
+        return f"{self.lives} lives, {answers} answers, {batches} batches, {self.entries} entries"
 
     @property
     def acknowledged(self) -> tuple[int, int]:
@@ -197,7 +201,10 @@ class Realm:
             log.start()
             log.close()
         if whole:
-            checked = run_jinkud("fsck", "--config", str(self.config), **self.environment)
+            checked = subprocess.run(
+                [JINKUD, "fsck", "--config", self.config], capture_output=True, text=True,
+                env=clean_environment(**self.environment),
+            )  # fmt: skip
             if checked.returncode:
                 raise Found(f"fsck: {checked.stdout}{checked.stderr}")
 
