@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,6 +85,12 @@ class Realm:
         ca = own.with_name("ca.pem")
         target = f"127.0.0.1:{self.port}"
         return Connection(target, own.with_suffix(".pem"), own.with_suffix(".key"), ca)
+
+    def move(self, storage: Path) -> None:
+        """Keep ledger and read log elsewhere from now on. Nobody serves it."""
+        shutil.copytree(self.settings.storage.directory, storage)
+        self.environment["JINKU_STORAGE__DIRECTORY"] = str(storage)
+        self.settings = load_settings(self.config, self.environment)
 
     # -- one life ----------------------------------------------------------------------------------
 
@@ -265,11 +271,8 @@ class Life:
         self.log.seek(0)
         return str(self.log.read())
 
-    def kill_after(self, seconds: float) -> threading.Timer:
-        timer = threading.Timer(seconds, self.process.kill)
-        timer.daemon = True
-        timer.start()
-        return timer
+    def kill_after(self, seconds: float) -> None:
+        after(seconds, self.process.kill)
 
     def check(self) -> None:
         """Gone if it was killed; Found if it ended otherwise."""
@@ -278,6 +281,13 @@ class Life:
             raise Gone("killed")
         if code is not None:
             raise Found(f"does not open: ended with {code}:\n{self.said()}")
+
+
+def after(seconds: float, work: Callable[[], object]) -> None:
+    """Do it then, whatever goes on."""
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
 
 
 def free_port() -> int:
@@ -318,9 +328,3 @@ def busy_realm(tmp_path: Path, clerks: int = 3, gates: int = 2) -> Realm:
         [Gate(name, master, realm, identities[name]) for name in names],
         environment,
     )  # fmt: skip
-
-
-def settings_of(realm: Realm) -> Settings:
-    """As the service reads them now."""
-    variables = {**os.environ, **realm.environment}
-    return load_settings(realm.config, {k: v for k, v in variables.items() if "JINKU_" in k})

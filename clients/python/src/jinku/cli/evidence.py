@@ -10,7 +10,7 @@ import click
 
 from jinku import receipts
 from jinku.channel import Connection
-from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options
+from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options, registry_of
 from jinku.cli.ledger import trust_options
 from jinku.durable import write_bytes
 from jinku.evidence import bundle, package, verify
@@ -154,10 +154,11 @@ def open_package(connection: Connection, file: Path, output: Path) -> None:
 
     Each reading is journalled. Whoever is given the file has the values: no erasure reaches it.
     """
-    with connection.open() as channel:
-        key = LedgerClient(channel).get_checkpoint(GetCheckpointRequest()).verifier_key
+    with registry_of(connection) as registry:
+        ledger = LedgerClient(registry.channel)
+        key = ledger.get_checkpoint(GetCheckpointRequest()).verifier_key
         content = verify.verify(verify.load(file), key).content
-        opened = open_persons(replace(content, opened=()), RegistryClient(channel))
+        opened = open_persons(replace(content, opened=()), registry)
     packed = package.write(opened)
     write_bytes(output, packed)
     tell_written(output, packed, verify.verify(packed, key))

@@ -42,7 +42,8 @@ sys.exit(main())
 
 def build() -> bytes:
     """The file's bytes."""
-    files = {"__main__.py": MAIN.encode()}
+    # Python finds a package without `__init__` in an archive by its directory's own entry.
+    files = {"__main__.py": MAIN.encode(), "google/": b""}
     root = resources.files(jinku)
     for name in OURS:
         files |= read_tree(root / name, f"jinku/{name}")

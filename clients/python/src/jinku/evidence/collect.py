@@ -129,7 +129,7 @@ class Collector:
             if first < size:
                 request = GetConsistencyProofRequest(first_tree_size=first, second_tree_size=size)
                 proof = self.ledger.get_consistency_proof(request).consistency_proof
-                yield Earlier(receipt.checkpoint, tuple(proof))
+                yield Earlier(first, receipt.checkpoint, tuple(proof))
 
 
 def parse_note(note: str) -> notes.Checkpoint:

@@ -35,6 +35,7 @@ class Selection(StrEnum):
 class Earlier:
     """A checkpoint that somebody holds, and the proof that the package's goes on from it."""
 
+    tree_size: int
     note: str
     proof: tuple[bytes, ...]
 

@@ -1,7 +1,7 @@
 """What became of the box from entry to entry, and whether the entries follow from each other.
 
-Each says what it changed from and to, so that one taken out between two others shows; what undoes
-itself (a freeze and its end) or changes nothing (a passage that turned back) does not.
+A change of custody says who held the box before, and a tag's states must be possible one after the
+other: an entry that was taken out shows where that breaks, and only there.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ def assemble(
         proof = content.proofs[entry.index]
         files[f"{stem}.tlog-proof"] = encode_proof(entry.index, proof, content.note)
     for one in content.earlier:
-        size = notes.parse_checkpoint(notes.Note.parse(one.note).text).tree_size
-        files[f"earlier/{size:020}.checkpoint"] = one.note.encode()
-        files[f"earlier/{size:020}.consistency"] = encode_consistency(size, one, content.note)
+        stem = f"earlier/{one.tree_size:020}"
+        files[f"{stem}.checkpoint"] = one.note.encode()
+        files[f"{stem}.consistency"] = encode_consistency(one, content.note)
     if content.opened:
         files[PERSONAL] = encode_json([describe_opened(one) for one in content.opened])
     files[MANIFEST] = encode_json(describe(content, version, files))
@@ -108,9 +108,9 @@ def encode_proof(index: int, proof: Iterable[bytes], note: str) -> bytes:
     return "\n".join([PROOF_HEAD, f"index {index}", *encode_hashes(proof), "", note]).encode()
 
 
-def encode_consistency(size: int, earlier: Earlier, note: str) -> bytes:
+def encode_consistency(earlier: Earlier, note: str) -> bytes:
     """What a witness would be sent (c2sp.org/tlog-witness)."""
-    return "\n".join([f"old {size}", *encode_hashes(earlier.proof), "", note]).encode()
+    return "\n".join([f"old {earlier.tree_size}", *encode_hashes(earlier.proof), "", note]).encode()
 
 
 def describe_opened(one: Opened) -> dict[str, Any]:
@@ -249,6 +249,7 @@ def parse_earlier(files: Files) -> tuple[Earlier, ...]:
     sizes = sorted({int(found["size"]) for found in map(EARLIER_FILE.fullmatch, files) if found})
     return tuple(
         Earlier(
+            size,
             read_text(files, f"earlier/{size:020}.checkpoint"),
             parse_hashes(files, f"earlier/{size:020}.consistency", 1),
         )

@@ -35,11 +35,11 @@ PROVES: tuple[tuple[str, str], ...] = (
         "nobody can change, move or remove it afterwards.",
     ),
     (
-        "· 保管责任与标签状态前后衔接: 若从中间抽走一条改变状态的记录, 核验会发现; "
-        "抽走最后的记录、前后抵消的一对记录或不改变状态的记录 (如报警), 则不会。",
-        "· Custody and tag states follow from each other: an entry taken out from between that changed "
-        "one of them is found; the last ones, a pair that cancels out, or one that changed nothing "
-        "(an alarm) are not.",
+        "· 各记录在其所述范围内前后衔接: 每次保管变更写明变更前的责任方, 标签状态的先后须为规则所许。"
+        "抽走一条记录, 仅在因此不衔接之处会被发现。",
+        "· The entries follow from each other as far as they say: a change of custody names the holder "
+        "before it, and a tag's states must be possible one after the other. An entry taken out is "
+        "found where that breaks, and only there.",
     ),
     (
         "· 记述由记录生成, 核验时重新生成并逐字比对。",

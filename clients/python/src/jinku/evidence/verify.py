@@ -114,8 +114,10 @@ def check_entry(entry: Entry, content: Content, checkpoint: notes.Checkpoint) ->
 
 
 def check_earlier(one: Earlier, checkpoint: notes.Checkpoint, key: notes.VerifierKey) -> None:
-    before = open_checkpoint(one.note, key, "earlier")
-    where = f"earlier/{before.tree_size:020}"
+    where = f"earlier/{one.tree_size:020}"
+    before = open_checkpoint(one.note, key, where)
+    if before.tree_size != one.tree_size:
+        raise NotProven(Fault.FILE_ALTERED, where, f"it has {before.tree_size} entries")
     try:
         notes.check_consistency(
             before.tree_size,
@@ -147,21 +149,13 @@ def check_held(receipt: Receipt, content: Content, key: notes.VerifierKey) -> No
     the package has its entry, that is the receipt's.
     """
     verified = receipts.verify(receipt, str(key))
-    index, size = verified.header.index, verified.checkpoint.tree_size
+    index = verified.header.index
     where = f"receipt of entry {index}"
-    known = {(size_of(one.note), root_of(one.note)) for one in content.earlier}
-    known.add((content.checkpoint.tree_size, content.checkpoint.root_hash))
+    checkpoints = [open_checkpoint(one.note, key) for one in content.earlier]
     entry = content.by_index.get(index)
     if entry is not None and entry.leaf != receipt.header + receipt.events_digest:
         raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where)
-    if (size, verified.checkpoint.root_hash) not in known:
+    if verified.checkpoint not in (content.checkpoint, *checkpoints):
+        size = verified.checkpoint.tree_size
         detail = f"no proof from its checkpoint of {size} entries: export with --receipt"
         raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where, detail)
-
-
-def size_of(note: str) -> int:
-    return notes.parse_checkpoint(notes.Note.parse(note).text).tree_size
-
-
-def root_of(note: str) -> bytes:
-    return notes.parse_checkpoint(notes.Note.parse(note).text).root_hash
