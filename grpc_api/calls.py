@@ -180,7 +180,8 @@ def parse(rpc: Rpc, received: bytes) -> Message:
         request = rpc.request.FromString(received)
     except DecodeError:
         raise errors.malformed(rpc.request.DESCRIPTOR.full_name) from None
-    found = guard.violations(request, len(received))
+    size = len(received)
+    found = guard.unlisted(request, size) or guard.violations(request, size)
     if found:
         raise errors.invalid(found)
     return request

@@ -109,6 +109,10 @@ class PortalStreams:
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
+        self._looking = False
+        if self._lines:
+            # Before anything that could raise: what is not looked after waits for ever.
+            self._look_on()
         now = time.monotonic()
         if not self._is_open():
             self._desk.finish()
@@ -119,9 +123,6 @@ class PortalStreams:
             elif now >= line.look_at:
                 line.look_at = now + CERTIFICATE_SECONDS
                 line.check_certificate()
-        self._looking = False
-        if self._lines:
-            self._look_on()
 
 
 class _Line:
@@ -192,7 +193,8 @@ def _read_hello(received: bytes | None) -> Hello:
     request = _parse(received)
     if request.WhichOneof("message") != "hello":
         raise errors.invalid([Violation("hello", "the first request must be a Hello")])
-    found = guard.violations(request.hello)
+    size = len(received)
+    found = guard.unlisted(request.hello, size) or guard.violations(request.hello, size)
     if found:
         raise errors.invalid(
             Violation(f"hello.{one.field}", one.description, one.kind) for one in found
@@ -207,6 +209,8 @@ def _parse(received: bytes) -> StreamRequest:
     except DecodeError:
         violation = Violation("message", "these bytes are no jinku.v1.StreamRequest")
         raise errors.invalid([violation]) from None
+    if len(received) > guard.LISTED_BYTES_MAX and not _is_one_field(received):
+        _check_envelope(request)
     unknown = UnknownFieldSet(request)
     if len(unknown):
         description = f"jinku.v1.StreamRequest has no field of number {unknown[0].field_number}"
@@ -215,6 +219,26 @@ def _parse(received: bytes) -> StreamRequest:
         violation = Violation("message", "one of hello, batch is needed", ViolationKind.MISSING)
         raise errors.invalid([violation])
     return request
+
+
+def _is_one_field(received: bytes) -> bool:
+    """Whether a field with a length is all there is: nothing unknown is beside it."""
+    at, length = 1, 0
+    for shift in range(0, 35, 7):
+        length |= (received[at] & 0x7F) << shift
+        at += 1
+        if received[at - 1] < 0x80:
+            break
+    return received[0] < 0x80 and received[0] & 7 == 2 and at + length == len(received)
+
+
+def _check_envelope(request: StreamRequest) -> None:
+    """Refuse more unknown fields around hello and batch than are listed."""
+    held = request.WhichOneof("message")
+    size = request.ByteSize() - (getattr(request, held).ByteSize() if held else 0)
+    if size > guard.LISTED_BYTES_MAX:
+        description = f"{size} bytes of unknown fields"
+        raise errors.invalid([Violation("message", description, ViolationKind.UNKNOWN_FIELD)])
 
 
 def _refuse_hello(refused: HelloRefused) -> CallRefused:

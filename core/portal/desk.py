@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from core.errors import JinkuError
+from core.errors import JinkuError, LedgerStopped
 from core.ledger.tables import PORTALS
 from core.portal.door import Door, Judged, Use
 from core.portal.outbound import Outbound
@@ -86,7 +86,7 @@ class PortalDesk:
         """What time alone causes, for every portal."""
         if not self._stopped:
             for session in list(self._sessions.values()):
-                session.tick()
+                self._parts.floor.attempt(session.tick)
             self._parts.floor.loop.call_later(self._tick_seconds, self._tick)
 
     async def open(
@@ -102,8 +102,23 @@ class PortalDesk:
         meanwhile ends nobody's stream and leaves none. Raises HelloRefused, LedgerStopped.
         """
         # Whoever gives up waiting does not leave a portal half opened.
-        opening = self._open(portal_id, hello, outbound, is_wanted)
-        return await asyncio.shield(self._parts.floor.loop.create_task(opening))
+        opening = asyncio.create_task(self._open(portal_id, hello, outbound, is_wanted))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._leave)
+            raise
+
+    def _leave(self, opening: asyncio.Task[PortalSession]) -> None:
+        """Nobody heard how an opening ended: there is no stream, and an error is told of."""
+        if opening.cancelled():
+            return
+        error = opening.exception()
+        if error is None:
+            session = opening.result()
+            self._parts.floor.loop.create_task(session.stop(End.ABANDONED))
+        elif not isinstance(error, (HelloRefused, LedgerStopped)):
+            self._parts.on_incident(error)
 
     async def _open(
         self, portal_id: bytes, hello: Hello, outbound: Outbound, is_wanted: Callable[[], bool]
@@ -182,6 +197,8 @@ class PortalDesk:
         position = self._parts.read_log.position(portal_id)
         if position is None:
             return door, 0
+        # Should it not be restored wholly, nobody may stand on it.
+        door.failed = True
         door.restore(position)
         settler = Resettler(door)
 
@@ -192,11 +209,13 @@ class PortalDesk:
         settler.resume_segment(position)
         replayed = door.replay(position, handle)
         settler.sum_up(door.last_read_ns)
+        door.failed = False
         return door, replayed
 
     def _begin_epoch(self, door: Door, epoch: int) -> None:
         """The portal lost its counter or its clock went back: decide all that is open, start anew."""
         settler = Resettler(door)
+        door.failed = True
         with door.lock:
             gone = door.tracker.finish(EVERYTHING_NS, door.taken_sequence)
         settler.handle_gone(gone)
@@ -206,6 +225,7 @@ class PortalDesk:
         with door.lock:
             position = door.begin_epoch(epoch)
         self._parts.read_log.flush(door.portal_id, position)
+        door.failed = False
 
 
 def _use(hello: Hello, row: PortalRow) -> Use:

@@ -57,7 +57,14 @@ class Floor:
             receiver.inbox.append(item)
             touched[id(receiver)] = receiver
         for receiver in touched.values():
-            receiver.advance()
+            self.attempt(receiver.advance)
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do something; should it raise, that is logged, and what comes next has its turn."""
+        try:
+            work()
+        except Exception as error:
+            self.loop.call_exception_handler({"message": "in the floor", "exception": error})
 
     async def beside(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in another thread."""

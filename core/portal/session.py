@@ -44,6 +44,13 @@ EXCEPTION_BYTES: Final = 1 << 16
 COMMANDS_WAITING_MAX: Final = 4096
 # Larger batches are judged beside the floor's thread: a tenth of a millisecond is no wait for others.
 JUDGED_HERE_MAX: Final = 512
+LARGE_BYTES: Final = 32 << 10
+# What follows from a batch is looked up tag by tag; more than so many are looked up beside it too.
+SETTLED_HERE_MAX: Final = 64
+# A larger batch holds its door too long for anything else to be settled while it is judged.
+SETTLED_MEANWHILE_MAX: Final = 8192
+# Messages that are made ready to be sent before others have their turn.
+_SAID_AT_ONCE: Final = 32
 _RETRY_SECONDS: Final = 0.01
 _NS_PER_SECOND: Final = 1_000_000_000
 _REASONS_MAX: Final = 8
@@ -95,15 +102,18 @@ class PortalSession:
         self.profile = door.profile
         # What the floor hands over: batches that are durable, commands that are through.
         self.inbox: deque[object] = deque()
-        self._settler = Settler(door, partial(self._floor.post, self), self._send)
+        self._settler = Settler(door, partial(self._floor.post, self), self._tell)
         self._schedule = ChallengeSchedule(door.parts.challenges, door.portal_id)
         self._changed = Signal()
         outbound.on_room = self._go_on
         # The portal's clock is taken to go on at our pace since its latest read, or since now.
         self._heard_at_ns = self._parts.monotonic()
         self._wait_quiet = False
-        # A batch is being judged in another thread.
-        self._judging = False
+        # A batch is being judged in another thread, and the door is not to be waited for meanwhile.
+        self._judging = self._door_taken = False
+        # What follows from batches is being worked out in another thread; what it said so far.
+        self._settling = False
+        self._said: list[StreamResponse] = []
         # A summary is at the sequencer: nothing is counted meanwhile that a crash would lose.
         self._summing = False
         self._retrying = False
@@ -140,7 +150,7 @@ class PortalSession:
         self._close(end)
         self._tell_end(end)
         self.advance()
-        await self._changed.until(lambda: self._over and not self._judging)
+        await self._changed.until(lambda: self._over and not self._judging and not self._settling)
 
     def finish(self, *, wait_quiet: bool) -> None:
         """End in order: nothing more is taken; all that was taken is settled and told, then `told` is
@@ -187,32 +197,51 @@ class PortalSession:
         self._check_open()
         now_ns = self._door.now_ns()
         sequence = batch.sequence
-        expected = self._door.taken_sequence + 1
-        profile, begun_ns = self.profile, time.perf_counter_ns()
-        found = guard.violations(batch, size)
-        guarded_ns = time.perf_counter_ns()
-        profile.guard_ns += guarded_ns - begun_ns
-        if found:
-            await self._reject(sequence, [fault_of(one) for one in found[:_REASONS_MAX]])
+        if _is_large(batch, size):
+            examined = await self._floor.beside(partial(self._examine, batch, size))
+            self._check_open()
+        else:
+            examined = self._examine(batch, size)
+        if isinstance(examined, list):
+            await self._reject(sequence, examined)
             return
+        expected = self._door.taken_sequence + 1
         if sequence < 1 or sequence > expected:
             code = ReasonCode.REASON_CODE_BATCH_SEQUENCE_JUMPED
             item = f"sequence: {sequence}, {expected} expected"
             await self._reject(sequence, [ReasonRecord(code=code, item=item)])
             return
         try:
-            columns = read_columns(batch, self._parts.settings.batch_reads_max)
+            if isinstance(examined, BatchFault):
+                raise examined
+            columns = examined
             if sequence < expected:
                 await self._repeat(sequence, columns)
                 return
             self._check_times(columns, now_ns)
-            profile.columns_ns += time.perf_counter_ns() - guarded_ns
         except BatchFault as fault:
             await self._reject(sequence, [fault.reason])
             return
         limit = self._parts.settings.batches_in_flight_max
         await self._until(lambda: self._door.unsettled < limit)
         await self._take(columns, now_ns)
+
+    def _examine(
+        self, batch: ReadBatch, size: int | None
+    ) -> Columns | BatchFault | list[ReasonRecord]:
+        """The reads, or what the guard has against them, or why they do not agree. In any thread."""
+        profile, begun_ns = self.profile, time.perf_counter_ns()
+        found = guard.unlisted(batch, size or 0) or guard.violations(batch, size)
+        guarded_ns = time.perf_counter_ns()
+        profile.guard_ns += guarded_ns - begun_ns
+        if found:
+            return [fault_of(one) for one in found[:_REASONS_MAX]]
+        try:
+            return read_columns(batch, self._parts.settings.batch_reads_max)
+        except BatchFault as fault:
+            return fault
+        finally:
+            profile.columns_ns += time.perf_counter_ns() - guarded_ns
 
     async def _take(self, columns: Columns, now_ns: int) -> None:
         take = partial(self._door.take, columns, self._use, now_ns, self._durable)
@@ -222,6 +251,7 @@ class PortalSession:
         else:
             # Whoever gives up waiting does not undo what is being judged.
             self._judging = True
+            self._door_taken = len(columns) > SETTLED_MEANWHILE_MAX
             await asyncio.shield(self._floor.loop.create_task(self._take_beside(take)))
 
     async def _take_beside(self, take: Callable[[], Judged]) -> None:
@@ -229,10 +259,9 @@ class PortalSession:
             with self._taking():
                 await self._floor.beside(take)
         finally:
-            self._judging = False
+            self._judging = self._door_taken = False
             self._changed.notify()
-            if self.end is not None:
-                self.advance()
+            self.advance()
 
     @contextmanager
     def _taking(self) -> Iterator[None]:
@@ -271,12 +300,9 @@ class PortalSession:
     async def _repeat(self, sequence: int, columns: Columns) -> None:
         """The same batch again is acknowledged again; another one under its number is refused."""
         await self._until(lambda: self._door.durable_sequence >= sequence)
-        kept = self._parts.read_log.block(self._door.portal_id, self._door.epoch, sequence)
-        if kept is None:
-            # Durable, so it was there: its time is over.
-            raise BatchFault(ReasonCode.REASON_CODE_BATCH_NO_LONGER_KEPT, f"sequence: {sequence}")
-        if not _is_same(kept, columns):
-            raise BatchFault(ReasonCode.REASON_CODE_BATCH_SEQUENCE_REUSED, f"sequence: {sequence}")
+        find = partial(self._find_same, self._door.epoch, sequence, columns)
+        # However small it is, what is kept under its number may be large.
+        kept = await self._floor.beside(find)
         again = answers.batch_acknowledgement(
             sequence,
             kept.verdicts,
@@ -286,6 +312,16 @@ class PortalSession:
         )
         await self._until(lambda: self._outbound.has_room)
         self._send(answers.acknowledgement(self._door.durable_sequence, [again]))
+
+    def _find_same(self, epoch: int, sequence: int, columns: Columns) -> Block:
+        """What is kept under this number, if it is the same. In any thread. Raises BatchFault."""
+        kept = self._parts.read_log.block(self._door.portal_id, epoch, sequence)
+        if kept is None:
+            # Durable, so it was there: its time is over.
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_NO_LONGER_KEPT, f"sequence: {sequence}")
+        if not _is_same(kept, columns):
+            raise BatchFault(ReasonCode.REASON_CODE_BATCH_SEQUENCE_REUSED, f"sequence: {sequence}")
+        return kept
 
     async def _reject(self, sequence: int, reasons: list[ReasonRecord]) -> None:
         await self._until(lambda: self._outbound.has_room)
@@ -298,12 +334,20 @@ class PortalSession:
         if self._over:
             self.inbox.clear()
             return
+        if self._is_busy:
+            # Whoever is busy calls again.
+            return
         try:
             self._settle()
             if self.end is not None and self._is_settled():
                 self._conclude()
         except Exception as error:
             self.fail(error)
+
+    @property
+    def _is_busy(self) -> bool:
+        """Another thread has the settler, or has the door for long."""
+        return self._settling or self._door_taken
 
     def _go_on(self) -> None:
         """The portal takes again what it is told."""
@@ -322,9 +366,12 @@ class PortalSession:
             if self._summing and not self._take_summary():
                 return
             self._settle_some()
+            if self._settling:
+                return
             dispatcher.pump()
             self._make_room()
         dispatcher.pump()
+        self._make_room()
         if dispatcher.blocked and not self._retrying:
             # The sequencer's queue was full.
             self._retrying = True
@@ -348,12 +395,51 @@ class PortalSession:
         if durable:
             profile, begun_ns = self.profile, time.perf_counter_ns()
             self._acknowledge(durable)
-            told_ns = time.perf_counter_ns()
-            profile.send_ns += told_ns - begun_ns
-            for judged in durable:
-                self._settler.handle(judged)
-                self._held_up += 1
-            profile.settle_ns += time.perf_counter_ns() - told_ns
+            profile.send_ns += time.perf_counter_ns() - begun_ns
+            self._held_up += len(durable)
+            weight = sum(self._settler.weight(judged) for judged in durable)
+            self._work(partial(self._handle, durable), weight)
+
+    def _handle(self, durable: list[Judged]) -> None:
+        begun_ns = time.perf_counter_ns()
+        for judged in durable:
+            self._settler.handle(judged)
+        self.profile.settle_ns += time.perf_counter_ns() - begun_ns
+
+    def _work(self, work: Callable[[], None], weight: int) -> None:
+        """Have the settler do something, here or beside the loop; then nothing else is settled until
+        it is done.
+        """
+        if weight <= SETTLED_HERE_MAX:
+            work()
+        else:
+            self._settling = True
+            self._floor.loop.create_task(self._work_beside(work))
+
+    async def _work_beside(self, work: Callable[[], None]) -> None:
+        try:
+            await self._floor.beside(work)
+            for at, message in enumerate(self._said, 1):
+                self._send(message)
+                if not at % _SAID_AT_ONCE:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.fail(LedgerStopped("the loop ends"))
+            raise
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._settling = False
+            self._said = []
+            self._changed.notify()
+            self.advance()
+
+    def _tell(self, message: StreamResponse) -> None:
+        """The settler's: said at once, or when its work in another thread is done."""
+        if self._settling:
+            self._said.append(message)
+        else:
+            self._send(message)
 
     def _acknowledge(self, durable: list[Judged]) -> None:
         self._door.durable_sequence = durable[-1].sequence
@@ -380,7 +466,7 @@ class PortalSession:
 
     def _is_settled(self) -> bool:
         """Whether nothing is left to do. Asked only after the end: no batch is taken any more."""
-        if self._judging or self._summing or self.inbox:
+        if self._judging or self._settling or self._summing or self.inbox:
             return False
         if self._wait_quiet and self.end is End.FINISHED and len(self._door.tracker):
             return False
@@ -390,7 +476,7 @@ class PortalSession:
 
     def tick(self) -> None:
         """Challenges, tags gone quiet, the summary of an interval; called now and then."""
-        if self._over:
+        if self._over or self._is_busy:
             return
         try:
             if self._outbound.has_room and not self._summing:
@@ -405,7 +491,7 @@ class PortalSession:
             self._send_challenges(now_ns)
         if self.end is None or self._wait_quiet:
             self._finish_quiet()
-        if self._door.summary_due(now_ns):
+        if not self._settling and self._door.summary_due(now_ns):
             self._sum_up()
 
     def _send_challenges(self, now_ns: int) -> None:
@@ -422,7 +508,7 @@ class PortalSession:
             gone = door.tracker.finish(
                 door.last_read_ns + silent_ns - self._parts.quiet_ns, door.taken_sequence
             )
-        self._settler.handle_gone(gone)
+        self._work(partial(self._settler.handle_gone, gone), len(gone))
 
     def _sum_up(self) -> None:
         """Have the suppressed alarms journalled as one; later again if the sequencer has no room."""
@@ -446,6 +532,11 @@ class PortalSession:
                 self._summing = False
                 return True
         return False
+
+
+def _is_large(batch: ReadBatch, size: int | None) -> bool:
+    """Whether it takes long to look at."""
+    return (size or 0) > LARGE_BYTES or max(len(batch.rows), len(batch.antenna)) > JUDGED_HERE_MAX
 
 
 def _is_same(kept: Block, columns: Columns) -> bool:

@@ -48,6 +48,12 @@ class Settler:
         # Causes for which this stream was told to hold an identity, until it is told otherwise.
         self._held: OrderedDict[bytes, frozenset[int]] = OrderedDict()
 
+    def weight(self, judged: Judged) -> int:
+        """About how many identities `handle` has to look up."""
+        weight = len(judged.columns) - judged.counts[Verdict.VERDICT_GENUINE] + len(judged.gone)
+        seen_again = bool(self._unpresented) and judged.live
+        return weight + (len(judged.columns) if seen_again else len(judged.fresh))
+
     def handle(self, judged: Judged) -> None:
         """A batch is durable: tell of the tags in it, queue what it causes."""
         batch, new = self._sift(judged)

@@ -293,3 +293,17 @@ def test_a_number_whose_zero_means_something_is_optional() -> None:
         and field.enum_type is None
     }
     assert scalars == ZERO_IS_ABSENT
+
+
+def test_very_many_unknown_fields_are_not_listed() -> None:
+    """Listing these would take two seconds, in which no thread of the process does anything."""
+    hostile = ReadBatch.FromString(b"\xf8\x3f\x01" * 1_300_000)
+    start = time.process_time()
+    (found,) = guard.unlisted(hostile, 3_900_000)
+    assert time.process_time() - start < 0.5
+    assert found.kind is ViolationKind.UNKNOWN_FIELD
+    assert found.description == "3900000 bytes of unknown fields"
+    inner = ReadBatch(rows=[Read(identity=bytes(12), evidence=bytes(16))] * 1000)
+    assert guard.unlisted(inner, inner.ByteSize()) == []
+    inner.rows.append(Read.FromString(b"\xf8\x3f\x01"))
+    assert guard.unlisted(inner, inner.ByteSize())

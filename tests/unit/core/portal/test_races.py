@@ -271,6 +271,12 @@ def test_ten_streams_race_for_one_portal(site: Site) -> None:
     race(site, 1, 3)
 
 
+def test_ten_streams_race_with_all_work_beside_the_loop(site: Site, monkeypatch: Any) -> None:
+    for name in ("JUDGED_HERE_MAX", "SETTLED_HERE_MAX", "SETTLED_MEANWHILE_MAX"):
+        monkeypatch.setattr(session_module, name, 0)
+    race(site, 12, 3)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_ten_streams_race_for_long(site: Site, seed: int) -> None:

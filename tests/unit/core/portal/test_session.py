@@ -602,6 +602,7 @@ def test_failed_stream_stands_on_what_is_durable(site: Site, monkeypatch: Any) -
     stream = site.stream()
     reads = crossing(BOX)
     stream.send_durable(reads[:10])
+    stream.ear.wait("presentation")
     with monkeypatch.context() as broken:
         broken.setattr("core.portal.answers.presentations", None)
         stream.send([Read(tam1_identity(1), OUTER, 0)])
