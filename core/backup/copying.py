@@ -46,9 +46,13 @@ try:
             txn.abort()
     for env, txn, (_, target) in zip(envs, txns, pairs):
         env.copy(target, compact=True, txn=txn)
-except lmdb.Error as error:
+except (lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
+        lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
     print(error)
     sys.exit(3)
+except lmdb.Error as error:
+    print(error)
+    sys.exit(4)
 """
 
 
@@ -81,7 +85,10 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
             raise
         said, errors = child.communicate()
     if child.returncode == 3:
-        raise _failed(pairs, said.strip())
+        raise LedgerCorrupt(_FILES, said.strip())
+    if child.returncode == 4:
+        target = pairs[0][1].parent
+        raise SettingsError(f"{target}: {said.strip()}; make room, or name another place")
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
         raise LedgerCorrupt(_FILES, f"its pages are damaged or cut off: copying it ends in {how}")
@@ -89,13 +96,6 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         raise JinkuError(f"{pairs[0][0]}: could not be copied: {errors.strip()}")
     done = sum(_size(target / DATA) for _, target in pairs) // _MIB
     progress("copy (MiB)", done, done)
-
-
-def _failed(pairs: Sequence[tuple[Path, Path]], said: str) -> JinkuError:
-    """What LMDB says of a copy: the target has no room, or the source is not as LMDB left it."""
-    if os.strerror(28) in said:  # ENOSPC
-        return SettingsError(f"{pairs[0][1]}: {said}; make room, or name another place")
-    return LedgerCorrupt(_FILES, said)
 
 
 def _size(path: Path) -> int:

@@ -55,19 +55,19 @@ class _Tree:
     def verify(self) -> None:
         """Everything, from the entries up."""
         size = self._ledger.size
-        done = told = 0
+        done = following = told = 0
         waiting: list[Hashes] = []
         for first, packed in self._ledger.packed():
-            expected = done + sum(map(len, waiting))
-            if first > expected:
-                raise LedgerCorrupt(f"entry {expected}", "is missing")
-            if first < expected:
+            if first > following:
+                raise LedgerCorrupt(f"entry {following}", "is missing")
+            if first < following:
                 raise LedgerCorrupt(f"entry {first}", "is stored twice")
             waiting.append(self._hash(first, packed))
+            following = first + len(waiting[-1])
             if first - told >= _TELL_EVERY:
                 told = first
                 self._progress("hashes", first, size)
-            if first + len(waiting[-1]) - done >= _BLOCK:
+            if following - done >= _BLOCK:
                 hashes = np.concatenate(waiting)
                 self._verify_block(done, hashes[:_BLOCK])
                 done += _BLOCK

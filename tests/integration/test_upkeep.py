@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -208,6 +209,21 @@ def test_compact_names_damage_and_leaves_the_file(sparse: Path) -> None:
     assert refused.returncode == 1, refused.stderr
     assert "the ledger is not sound: the ledger's file" in refused.stderr
     assert data.read_bytes() == content
+
+
+def test_no_room_is_no_finding(sparse: Path, tmp_path: Path) -> None:
+    """Neither for a backup nor for a smaller file: nothing is left behind, nothing is changed."""
+    data = sparse / "data" / "ledger" / "data.mdb"
+    expected = root_of(sparse)
+    for arguments in (["backup", "--output", str(tmp_path / "backup")], ["compact"]):
+        refused = subprocess.run(
+            [find_jinkud(), *arguments, *config_of(sparse)], capture_output=True, text=True,
+            check=False, env=clean_environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19)),
+        )  # fmt: skip
+        assert (refused.returncode, "make room" in refused.stderr) == (2, True), refused.stderr
+    assert not list(tmp_path.glob("backup*"))
+    assert (root_of(sparse), data.stat().st_size > 1 << 19) == (expected, True)
 
 
 def kill_compacting(directory: Path, cycles: int, seed: int) -> int:
