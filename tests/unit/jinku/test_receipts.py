@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,35 +10,10 @@ from hypothesis import strategies as st
 
 from jinku import accounts, receipts
 from jinku.event.v1.entry_pb2 import EntryHeader, Outcome
-from jinku.event.v1.event_pb2 import Event, Events, TagFrozen
+from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
-from jinku.v1.common_pb2 import Receipt
-from signed_tree import KEY, path, sign, tree_hash
-
-EVENTS = Events(events=[Event(tag_frozen=TagFrozen(tag_id=b"t" * 16, note="遗失"))])
-HEADER = EntryHeader(
-    realm=1,
-    index=5,
-    salt=b"s" * 16,
-    principal="spiffe://bank.example/1/service/desk",
-    command="jinku.v1.FreezeTagRequest",
-    decided_at_ns=1_700_000_000_123_456_789,
-    outcome=Outcome.OUTCOME_ACCEPTED,
-)
-
-
-def make_receipt(header: EntryHeader = HEADER, events: Events = EVENTS) -> Receipt:
-    leaf_header, packed = header.SerializeToString(), events.SerializeToString()
-    digest = hashlib.sha256(packed).digest()
-    leaves = [bytes([number]) for number in range(9)]
-    leaves[5] = leaf_header + digest
-    return Receipt(
-        header=leaf_header,
-        events_digest=digest,
-        events=packed,
-        inclusion_proof=path(5, leaves),
-        checkpoint=sign(9, tree_hash(leaves)),
-    )
+from made_receipt import EVENTS, HEADER, make_receipt
+from signed_tree import KEY
 
 
 def test_receipt_is_verified() -> None:
