@@ -38,6 +38,8 @@ pairs = list(zip(sys.argv[1::2], sys.argv[2::2]))
 try:
     # map_size 0: that of the writer, who may make the file longer at any moment.
     envs = [lmdb.open(source, map_size=0, readonly=True, readahead=False) for source, _ in pairs]
+    for env in envs:
+        env.reader_check()  # of a backup that was killed: its snapshot would keep pages for ever
     while True:
         txns = [env.begin() for env in envs]
         if all(env.info()["last_txnid"] == txn.id() for env, txn in zip(envs, txns)):

@@ -7,6 +7,7 @@ import pty
 import random
 import re
 import resource
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -117,11 +118,14 @@ def test_a_killed_fsck_goes_on(large: Path) -> None:
 def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
     chance = random.Random(7)
     expected = root_of(large)
+    began = time.monotonic()
+    assert run_jinkud("fsck", *config_of(large)).returncode == 0
+    usual = time.monotonic() - began
     went_on = ended = 0
     for number in range(60):
         checking = start("fsck", *config_of(large))
         try:
-            checking.wait(chance.uniform(0, 3))
+            checking.wait(chance.uniform(0, 1.5 * usual))
         except subprocess.TimeoutExpired:
             checking.kill()
         said, errors = checking.communicate()
@@ -132,7 +136,7 @@ def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
         else:
             assert checking.returncode == -9, errors
         print(f"kill {number + 1} of 60: {went_on} went on, {ended} ended", flush=True)
-    assert went_on > 5
+    assert min(went_on, ended) > 5
     whole = run_jinkud("fsck", *config_of(large))
     assert whole.returncode == 0, whole.stderr
 
@@ -160,6 +164,46 @@ def test_on_a_terminal_one_line_changes(tmp_path: Path) -> None:
     os.close(controller)
     assert answer.stdout.startswith(b"sound: 1 entries")
     assert b"\rreplay 1/1\x1b[K" in shown
+
+
+# ── backup ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def kill_backing_up(directory: Path, output: Path, cycles: int, seed: int) -> None:
+    """Kill it at random instants: there is a whole backup or none, and nothing is kept from LMDB."""
+    chance = random.Random(seed)
+    options = ["--output", str(output), *config_of(directory)]
+    began = time.monotonic()
+    assert run_jinkud("backup", *options).returncode == 0
+    usual = time.monotonic() - began
+    for number in range(cycles):
+        shutil.rmtree(output, ignore_errors=True)
+        backing_up = start("backup", *options)
+        try:
+            backing_up.wait(chance.uniform(0.2 * usual, 1.1 * usual))
+        except subprocess.TimeoutExpired:
+            backing_up.kill()
+        backing_up.communicate()
+        assert (output / "manifest.json").exists() == output.exists()
+        print(
+            f"kill {number + 1} of {cycles}: {'whole' if output.exists() else 'none'}", flush=True
+        )
+    shutil.rmtree(output, ignore_errors=True)
+    made = run_jinkud("backup", *options)
+    assert made.returncode == 0, made.stderr
+    assert [path.name for path in output.parent.iterdir() if "partial" in path.name] == []
+    with lmdb.open(str(directory / "data" / "ledger"), readonly=True, max_dbs=128) as env:
+        assert env.reader_check() == 0
+
+
+def test_killed_while_backing_up(large: Path, tmp_path: Path) -> None:
+    kill_backing_up(large, tmp_path / "backup", 2, seed=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_while_backing_up_many_times(large: Path, tmp_path: Path) -> None:
+    kill_backing_up(large, tmp_path / "backup", 100, seed=4)
 
 
 # ── compact ─────────────────────────────────────────────────────────────────────────────────────
