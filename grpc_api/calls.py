@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -136,22 +137,28 @@ class Calls:
             command_id=command_id,
             request_digest=hashlib.sha256(received).digest(),
         )
-        committed = await self._commit(command, context)
+        committed = await self._commit(rpc, command, context)
         return handler.answer(committed.header, committed.events, self._outcome(committed))
 
-    async def _commit(self, command: Command, context: Context) -> Committed:
+    async def _commit(self, rpc: Rpc, command: Command, context: Context) -> Committed:
         started = time.monotonic()
         try:
             future = self.sequencer.submit(command)
-            # No deadline: as long as the writer needs, which stops rather than hang.
-            async with asyncio.timeout(context.time_remaining()):
-                committed = await asyncio.wrap_future(future)
         except QueueFull:
             raise errors.queue_full() from None
         except LedgerStopped:
             raise errors.stopped() from None
+        try:
+            # No deadline: as long as the writer needs, which stops rather than hang.
+            async with asyncio.timeout(context.time_remaining()):
+                committed = await asyncio.wrap_future(future)
+        except LedgerStopped:
+            raise errors.stopped() from None
         except TimeoutError:
             raise errors.late() from None
+        finally:
+            if not future.done():
+                future.add_done_callback(partial(_note_unheard, rpc))
         self.metrics.durable(time.monotonic() - started)
         return committed
 
@@ -220,6 +227,13 @@ class _Ending:
 
     def _incident(self, error: Exception) -> CallRefused:
         return errors.internal(note_incident(error, self._rpc.name))
+
+
+def _note_unheard(rpc: Rpc, future: Future[Committed]) -> None:
+    """A procedure that raised after its caller had gone is an incident all the same."""
+    error = future.exception()
+    if isinstance(error, DecideFailed):
+        note_incident(error, rpc.name)
 
 
 def note_incident(error: BaseException, rpc: str = "") -> str:

@@ -283,6 +283,29 @@ def test_cancelled_call_is_still_decided(tmp_path: Path) -> None:
         assert running.service.ledger.size == 2
 
 
+def test_error_in_a_procedure_is_told_of_when_nobody_waits_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr("grpc_api.calls.note_incident", lambda _, rpc: noted.append(rpc))
+    with running_service(tmp_path) as running:
+        release = threading.Event()
+        handler = running.service.handlers[RegisterInstitutionRequest]
+
+        def broken(request: Any, _state: Any, _context: Any) -> Any:
+            release.wait(10)
+            raise KeyError(request.code)
+
+        running.service.handlers[RegisterInstitutionRequest] = type(handler)(
+            handler.request, broken, handler.answer
+        )
+        received = institution(running, "X1").SerializeToString()
+        with pytest.raises(grpc.RpcError):
+            call_bytes(running.registrar(), REGISTER, received, seconds=0.3)
+        release.set()
+        wait_until(lambda: noted == ["jinku.v1.RegistryService/RegisterInstitution"])
+
+
 def test_error_in_a_procedure_is_an_incident_and_changes_nothing(
     running: Running, registrar: grpc.Channel, capfd: pytest.CaptureFixture[str]
 ) -> None:
