@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from jinku.registry import RegistryClient
 from jinku.v1.common_pb2 import Receipt
 from jinku.v1.ledger_pb2 import GetEntryRequest, ListEntriesRequest
 from jinku.verdicts import Fault
+from repository import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -278,9 +280,10 @@ def handed_over(
     """What a third party is given: package, a receipt, two keys."""
     directory = tmp_path_factory.mktemp("handed-over")
     (directory / "k1.zip").write_bytes(packed)
-    damaged = bytearray(packed)
-    damaged[packed.index(content.by_index[1].events_bytes)] ^= 1
-    (directory / "damaged.zip").write_bytes(damaged)
+    events = "entries/00000000000000000001.events"
+    files = package.assemble(content)
+    altered = {**files, events: files[events].replace(b"I-1", b"I-7")}
+    (directory / "altered.zip").write_bytes(package.pack(altered))
     (directory / "realm.key").write_text(story.key + "\n", encoding="utf-8")
     (directory / "witness.key").write_text(str(story.witness.key), encoding="utf-8")
     receipts.save(story.receipts[4], directory / "receipt.bin")
@@ -289,7 +292,7 @@ def handed_over(
 
 VERIFY_WITH_CLIENT = {
     "k1.zip": ("jinku.main", "evidence", "verify"),
-    "damaged.zip": ("jinku.main", "evidence", "verify"),
+    "altered.zip": ("jinku.main", "evidence", "verify"),
     "receipt.bin": ("jinku.main", "ledger", "verify"),
 }
 
@@ -307,11 +310,11 @@ def test_verified_on_another_machine(
     if name == "k1.zip":
         arguments += ["--witness", str(witness), "--receipt", str(handed_over / "receipt.bin")]
     answer = elsewhere.run(site, *arguments)
-    if name == "damaged.zip":
+    if name == "altered.zip":
         assert answer.returncode == 4, answer.stdout + answer.stderr
         assert "entries/00000000000000000001.events" in answer.stderr
-        assert Fault.FILE_ALTERED.zh in answer.stderr
-        assert Fault.FILE_ALTERED.en in answer.stderr
+        assert Fault.NOT_IN_JOURNAL.zh in answer.stderr
+        assert Fault.NOT_IN_JOURNAL.en in answer.stderr
         return
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "有效" in answer.stdout
@@ -330,6 +333,27 @@ def test_another_machine_has_neither_network_nor_server(client: Path) -> None:
         assert why in answer.stderr
     absent = elsewhere.run(client, "core", guard="import sys")
     assert "No module named core" in absent.stderr
+
+
+@pytest.mark.needs_debian("golang-go", "golang-golang-x-mod-dev")
+@pytest.mark.req("MON-13")
+def test_go_verifies_it(story: Story, content: Content, handed_over: Path, tmp_path: Path) -> None:
+    """The Go project's implementation of notes and proofs, and what docs/formats.md says."""
+    program = tmp_path / "evidence"
+    built = subprocess.run(
+        ["go", "build", "-o", program, ROOT / "tests" / "interop" / "evidence.go"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "CGO_ENABLED": "0",
+             "GOCACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    told_, altered = (
+        subprocess.run([program, handed_over / name, story.key], capture_output=True, text=True)
+        for name in ("k1.zip", "altered.zip")
+    )
+    assert told_.stdout.split() == [str(len(content.entries)), str(len(content.earlier))]
+    assert altered.returncode == 1
+    assert "entries/00000000000000000001" in altered.stderr
 
 
 # -- the command
