@@ -65,50 +65,56 @@ INLINE __m128i substitute_words_in_place(__m128i w)
     X(2, 0x02)                                                                                     \
     X(3, 0x04) X(4, 0x08) X(5, 0x10) X(6, 0x20) X(7, 0x40) X(8, 0x80) X(9, 0x1B) X(10, 0x36)
 
+/* A round's words need those of the round before, one after the other: the two fours take turns, so
+ * that neither waits for itself alone. */
 INLINE void expand(schedule keys, const uint8_t *bytes)
 {
-    for (int four = 0; four < LANES; four += 4) {
-        __m128i w[4];
+    __m128i w[2][4];
+    for (int four = 0; four < 2; four++) {
         for (int i = 0; i < 4; i++)
-            w[i] = keys[0][four + i] = load(bytes + (four + i) * AES_BLOCK);
-        store_keys(w, (const __m128i[4]){w[0], w[1], w[2], w[3]});
-#define ROUND(r, constant)                                                                         \
-    w[0] = _mm_xor_si128(w[0], substitute_words(w[3], constant));                                  \
-    w[1] = _mm_xor_si128(w[1], w[0]);                                                              \
-    w[2] = _mm_xor_si128(w[2], w[1]);                                                              \
-    w[3] = _mm_xor_si128(w[3], w[2]);                                                              \
-    store_keys(&keys[r][four], w);
-        EACH_ROUND(ROUND)
-#undef ROUND
+            w[four][i] = keys[0][4 * four + i] = load(bytes + (4 * four + i) * AES_BLOCK);
+        store_keys(w[four], (const __m128i[4]){w[four][0], w[four][1], w[four][2], w[four][3]});
     }
+#define ROUND(r, constant)                                                                         \
+    _Pragma("GCC unroll 2") for (int four = 0; four < 2; four++)                                   \
+    {                                                                                              \
+        w[four][0] = _mm_xor_si128(w[four][0], substitute_words(w[four][3], constant));            \
+        w[four][1] = _mm_xor_si128(w[four][1], w[four][0]);                                        \
+        w[four][2] = _mm_xor_si128(w[four][2], w[four][1]);                                        \
+        w[four][3] = _mm_xor_si128(w[four][3], w[four][2]);                                        \
+        store_keys(&keys[r][4 * four], w[four]);                                                   \
+    }
+    EACH_ROUND(ROUND)
+#undef ROUND
 }
 
 /* The schedule of the equivalent inverse cipher: InvMixColumns over the round keys 1 to 9. */
 INLINE void expand_inverse(schedule keys, const uint8_t *bytes)
 {
-    for (int four = 0; four < LANES; four += 4) {
-        __m128i w[4], v[4];
+    __m128i w[2][4], v[2][4];
+    for (int four = 0; four < 2; four++) {
         for (int i = 0; i < 4; i++)
-            w[i] = keys[0][four + i] = load(bytes + (four + i) * AES_BLOCK);
-        store_keys(w, (const __m128i[4]){w[0], w[1], w[2], w[3]});
+            w[four][i] = keys[0][4 * four + i] = load(bytes + (4 * four + i) * AES_BLOCK);
+        store_keys(w[four], (const __m128i[4]){w[four][0], w[four][1], w[four][2], w[four][3]});
         for (int i = 0; i < 4; i++)
-            v[i] = _mm_aesimc_si128(w[i]);
+            v[four][i] = _mm_aesimc_si128(w[four][i]);
+    }
 #define ROUND(r, constant)                                                                         \
+    _Pragma("GCC unroll 2") for (int four = 0; four < 2; four++)                                   \
     {                                                                                              \
-        const __m128i word = substitute_words(w[3], constant);                                     \
-        w[0] = _mm_xor_si128(w[0], word);                                                          \
-        w[1] = _mm_xor_si128(w[1], w[0]);                                                          \
-        w[2] = _mm_xor_si128(w[2], w[1]);                                                          \
-        w[3] = _mm_xor_si128(w[3], w[2]);                                                          \
-        v[0] = _mm_xor_si128(v[0], _mm_aesimc_si128(word));                                        \
-        v[1] = _mm_xor_si128(v[1], v[0]);                                                          \
-        v[2] = _mm_xor_si128(v[2], v[1]);                                                          \
-        v[3] = _mm_xor_si128(v[3], v[2]);                                                          \
-        store_keys(&keys[r][four], r < 10 ? v : w);                                                \
+        const __m128i word = substitute_words(w[four][3], constant);                               \
+        w[four][0] = _mm_xor_si128(w[four][0], word);                                              \
+        w[four][1] = _mm_xor_si128(w[four][1], w[four][0]);                                        \
+        w[four][2] = _mm_xor_si128(w[four][2], w[four][1]);                                        \
+        w[four][3] = _mm_xor_si128(w[four][3], w[four][2]);                                        \
+        v[four][0] = _mm_xor_si128(v[four][0], _mm_aesimc_si128(word));                            \
+        v[four][1] = _mm_xor_si128(v[four][1], v[four][0]);                                        \
+        v[four][2] = _mm_xor_si128(v[four][2], v[four][1]);                                        \
+        v[four][3] = _mm_xor_si128(v[four][3], v[four][2]);                                        \
+        store_keys(&keys[r][4 * four], r < 10 ? v[four] : w[four]);                                \
     }
-        EACH_ROUND(ROUND)
+    EACH_ROUND(ROUND)
 #undef ROUND
-    }
 }
 
 /* AES-192 and AES-256 (6 or 8 words a key): the words of four keys side by side, as above. */
