@@ -73,6 +73,7 @@ class TagDirectory:
         self._saved: int | None = None
         self.index, self._tag_ids = self._room()
         self.filled = self._fill(progress)
+        self.index.put_all([], self._followed)
 
     @property
     def arena(self) -> KeyArena:
@@ -97,24 +98,31 @@ class TagDirectory:
         touched: dict[bytes, None] = {}
         for entry in committed:
             touched |= _touched(entry.events)
+        if not committed:
+            return
+        followed = committed[-1].entry_index + 1
         if touched:
             with self._ledger.read() as state:
-                for tag_id, row in _rows(state, touched):
-                    self._put(tag_id, row)
-        if committed:
-            self._followed = committed[-1].entry_index + 1
+                self._put_all(_rows(state, touched), followed)
+        self._followed = followed
 
-    def _put(self, tag_id: bytes, row: TagRow) -> None:
-        key = self._keys.get((row.issuing_realm, row.key_version))
-        if key is None:
-            # Its issuing realm's master is not loaded here: read as unknown, never as genuine.
-            return
-        # The id first: whoever finds the tag in the index may ask for it at once.
-        known = self.index.get(row.identity)
-        number = len(self.index) if known is None else known.number
-        self._make_room(number + 1)
-        self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
-        self.index.put(row.identity, row.scheme, row.state, key)
+    def _put_all(self, rows: Iterable[tuple[bytes, TagRow]], followed: int) -> None:
+        """Tags as so many entries make them: a batch sees all of them or none, and is told which."""
+        tags: list[tuple[bytes, int, int, int]] = []
+        count = len(self.index)
+        for tag_id, row in rows:
+            key = self._keys.get((row.issuing_realm, row.key_version))
+            if key is None:
+                # Its issuing realm's master is not loaded here: read as unknown, never as genuine.
+                continue
+            # The id first: whoever finds the tag in the index may ask for it at once.
+            known = self.index.get(row.identity)
+            number = count if known is None else known.number
+            count += known is None
+            self._make_room(number + 1)
+            self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
+            tags.append((row.identity, row.scheme, row.state, key))
+        self.index.put_all(tags, followed)
 
     def _make_room(self, count: int) -> None:
         """For the ids of so many tags."""

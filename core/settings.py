@@ -120,6 +120,15 @@ class PortalSettings(Section):
     alarm_repeat_seconds: float = Field(default=30.0, ge=0, le=86_400)
 
 
+class VaultRetentionSettings(Section):
+    """How long the reads of a vault's portals are kept (readlog.vaults)."""
+
+    code: str = Field(min_length=1, max_length=64)
+    retention_days: int = Field(ge=30, le=3660)
+    # Whose rule that is: kept with every deletion.
+    retention_article: str = Field(min_length=1, max_length=64)
+
+
 class ReadLogSettings(Section):
     """How reads are made unalterable, and how long they are kept."""
 
@@ -127,8 +136,12 @@ class ReadLogSettings(Section):
     segment_batches_max: int = Field(default=4096, ge=1, le=1 << 20)
     segment_mib_max: int = Field(default=64, ge=1, le=4096)
     segment_minutes_max: int = Field(default=60, ge=1, le=1440)
-    # The rules say 30, 60 or 90; policy packs take this over.
-    retention_days: int = Field(default=90, ge=30, le=3660)
+    # For every portal; the rules say 30, 60 or 90, and policy packs take this over. None: nothing is
+    # deleted but where a vault's own rule says so. Where both say something, the longer holds.
+    retention_days: int | None = Field(default=None, ge=30, le=3660)
+    # Whose rule that is: kept with every deletion.
+    retention_article: str = Field(default="readlog.retention_days", min_length=1, max_length=64)
+    vaults: tuple[VaultRetentionSettings, ...] = ()
     prune_interval_seconds: float = Field(default=300.0, ge=0.1, le=86_400)
 
 

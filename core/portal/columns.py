@@ -37,6 +37,14 @@ TAM2_FIELDS: Final = ("tam2_profile", "tam2_offset", "tam2_block_count")
 TAM2_OFFSET_MAX: Final = 4095
 TAM2_BLOCKS_MAX: Final = 4
 CHALLENGED: Final = frozenset({int(TagScheme.TAG_SCHEME_TAM1), TAM2})
+COUNTED: Final = frozenset(
+    int(scheme)
+    for scheme in (
+        TagScheme.TAG_SCHEME_COUNTER_CMAC,
+        TagScheme.TAG_SCHEME_SUN,
+        TagScheme.TAG_SCHEME_COUNTER_CMAC_16,
+    )
+)
 SUN_IDENTITY_WIDTH: Final = 7
 COLUMNS: Final = (
     "identity", "evidence", "antenna", "channel", "rssi_cdbm", "phase", "doppler_chz", "time_us",

@@ -17,6 +17,7 @@ from core.portal.tracker import Gone
 from core.readlog.segments import Segment
 from core.sequencer import Command, Committed
 from core.store.v1.commands_pb2 import (
+    KeepCounters,
     PruneReadSegment,
     RaisePortalAlarm,
     RecordPassage,
@@ -25,6 +26,7 @@ from core.store.v1.commands_pb2 import (
 from core.suppressed import Suppressed
 from jinku.type.v1.command_pb2 import (
     CommandId,
+    CountersCommandId,
     PassageCommandId,
     PassageStage,
     SegmentCommandId,
@@ -139,20 +141,31 @@ class CommandMaker:
             digest=segment.digest,
             first_received_ns=segment.first_received_ns,
             last_received_ns=segment.last_received_ns,
+            first_turn=segment.first_turn,
+            end_turn=segment.end_turn,
+            counter_batches=segment.counter_batches,
         )
         step = SegmentStep.SEGMENT_STEP_SEAL
         return self._own(request, self._segment_id(epoch, segment.first_sequence, step))
 
-    def prune_segment(self, epoch: int, first_sequence: int, retention_days: int) -> Command:
+    def prune_segment(
+        self, epoch: int, first_sequence: int, retention_days: int, retention_article: str
+    ) -> Command:
         """A run of batches was kept long enough."""
         request = PruneReadSegment(
             portal_id=self.portal_id,
             portal_epoch=epoch,
             first_sequence=first_sequence,
             retention_days=retention_days,
+            retention_article=retention_article,
         )
         step = SegmentStep.SEGMENT_STEP_PRUNE
         return self._own(request, self._segment_id(epoch, first_sequence, step))
+
+    def keep_counters(self, turn: int, tags: int, digest: bytes) -> Command:
+        """The counters as they were before the batches that are kept."""
+        request = KeepCounters(turn=turn, tags=tags, digest=digest)
+        return self._own(request, CommandId(counters=CountersCommandId(turn=turn)))
 
     def _segment_id(self, epoch: int, first_sequence: int, step: SegmentStep) -> CommandId:
         segment = SegmentCommandId(

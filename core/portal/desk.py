@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.ledger.tables import PORTALS
 from core.portal.door import Door, Judged, Use
 from core.portal.outbound import Outbound
 from core.portal.parts import Parts
+from core.portal.retention import keep_first_counters
 from core.portal.session import End, PortalSession
 from core.portal.settling import Resettler
 from core.portal.tracker import EVERYTHING_NS
@@ -72,6 +74,7 @@ class PortalDesk:
         """
         with self._parts.ledger.read() as state:
             check_not_older(state, self._parts.read_log)
+        keep_first_counters(self._parts)
         self._parts.read_log.load_counters(self._parts.directory.index)
         replayed = 0
         for portal_id, _ in list(self._parts.read_log.positions()):
@@ -87,7 +90,17 @@ class PortalDesk:
         if not self._stopped:
             for session in list(self._sessions.values()):
                 self._parts.floor.attempt(session.tick)
+            for door in list(self._doors.values()):
+                self._parts.floor.attempt(partial(self._seal_over, door))
             self._parts.floor.loop.call_later(self._tick_seconds, self._tick)
+
+    def _seal_over(self, door: Door) -> None:
+        """Seal a run that has lasted long enough, whether or not anything still comes."""
+        opening = self._openings.get(door.portal_id)
+        session = self._sessions.get(door.portal_id)
+        # What a stream has on its way to the journal goes first.
+        if not (opening and opening.locked()) and (session is None or session.is_idle):
+            door.seal_over()
 
     async def open(
         self,
@@ -189,7 +202,7 @@ class PortalDesk:
     def _rebuild(self, portal_id: bytes, row: PortalRow) -> Door:
         """A stream ended in an error: what it left undone is done again from what is durable."""
         self._parts.read_log.flush()
-        del self._doors[portal_id]
+        self._doors.pop(portal_id).wait_sealed()
         return self._restore(portal_id, row)[0]
 
     def _restore(self, portal_id: bytes, row: PortalRow) -> tuple[Door, int]:

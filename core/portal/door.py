@@ -8,27 +8,33 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from core.kernels import verify_batch
+from core.errors import QueueFull
+from core.kernels import UNKNOWN_NUMBER, verify_batch
 from core.ledger.tables import PASSAGES
 from core.portal.alarms import AlarmBook, Batch, Held
 from core.portal.columns import U8, U32, Columns
 from core.portal.commands import CommandMaker
 from core.portal.parts import Parts
 from core.portal.tracker import Gone, Outstanding, Tracker, leave_out_decided
-from core.readlog.layout import Block, Position
+from core.readlog.layout import Basis, Block, Position
 from core.readlog.log import counters_of
 from core.readlog.segments import OpenSegment, Stored
+from core.readlog.terms import terms_of
+from core.sequencer import Committed
 from core.store.v1.rows_pb2 import PortalRow
 from core.suppressed import Suppressed
 from jinku.type.v1.tag_pb2 import Verdict
 from jinku.v1.portal_pb2 import ChallengeState
 
 _NS_PER_MS: Final = 1_000_000
+_WITHOUT_NUMBER: Final = (Verdict.VERDICT_UNKNOWN_TAG, Verdict.VERDICT_MALFORMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Judged:
     """A batch with its verdicts, on its way to the disk or back from it."""
 
     sequence: int
+    received_ns: int  # service's clock when it was judged
     columns: Columns
     verdicts: U8
     counts: Sequence[int]  # reads by number of the verdict
@@ -94,7 +101,12 @@ class Door:
         self._suppressed_before: dict[int, Suppressed] = {}
         # The run that durable batches are counted into, by whoever settles them.
         self.segment = OpenSegment(parts.retention)
+        # Of the run that time alone completed last.
+        self._sealing: Future[Committed] | None = None
         self.profile = parts.profiles.of(portal_id)
+        masters = parts.directory.loaded_keys()
+        terms = terms_of(parts.settings, parts.challenges, masters, self.sides)
+        self._terms = parts.read_log.keep_terms(terms)
 
     def _new_tracker(self) -> Tracker:
         settings = self.parts.settings
@@ -166,7 +178,7 @@ class Door:
         profile.verify_ns += verified_ns - begun_ns
         with self.lock:
             sequence = self.taken_sequence + 1
-            before = self.tracker.overflow
+            before, quiet_before_ns = self.tracker.overflow, self.tracker.closed_before_ns
             seen = self.tracker.observe(sequence, columns, result.verdicts, result.numbers)
             alarming = faultless < len(columns) or bool(len(seen.left_out))
             untracked = self.tracker.overflow - before
@@ -179,12 +191,13 @@ class Door:
         tracked_ns = time.perf_counter_ns()
         profile.tracks_ns += tracked_ns - verified_ns
         block = Block(
-            columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count
-        )
+            columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count,
+            Basis(result.mark, result.turn, quiet_before_ns, self._terms),
+        )  # fmt: skip
         read_log = self.parts.read_log
         sealed = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
         judged = Judged(
-            sequence, columns, result.verdicts, counts, result.numbers, state,
+            sequence, now_ns, columns, result.verdicts, counts, result.numbers, state,
             self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
             alarming, sealed.stored,
         )  # fmt: skip
@@ -193,7 +206,7 @@ class Door:
             self.taken_sequence = sequence
             read_log.submit(
                 self.portal_id, self._position(), sealed.chunks, counters,
-                lambda error: settled(judged, error),
+                lambda error: settled(judged, error), block.turn,
             )  # fmt: skip
         profile.pack_seal_ns += time.perf_counter_ns() - tracked_ns
         profile.batches += 1
@@ -236,12 +249,14 @@ class Door:
             suppressed_digest=suppressed.digest,
         )
 
-    def sift(self, batch: Batch, sequence: int) -> tuple[list[Held], list[Held]]:
-        """What is new of a batch, and which of that to journal; `alarmed` when one of those is."""
-        now_ns = self.now_ns()
+    def sift(self, batch: Batch, sequence: int, received_ns: int) -> tuple[list[Held], list[Held]]:
+        """What is new of a batch, and which of that to journal; `alarmed` when one of those is.
+
+        As of when it was received, so that what is a repetition follows from the stored batches.
+        """
         with self.lock:
             before = replace(self.alarms.suppressed)
-            new, raised = self.alarms.sift(batch, sequence, now_ns)
+            new, raised = self.alarms.sift(batch, sequence, received_ns)
             if raised:
                 self._suppressed_before[sequence] = before
             self.alarming.add(sequence, len(raised))
@@ -259,6 +274,24 @@ class Door:
         """Whether to sum up now: not while a replay would suppress again what is summed up."""
         with self.lock:
             return not self._suppressed_before and self.alarms.summary_due(now_ns)
+
+    def seal_over(self) -> None:
+        """Journal a run that has lasted long enough although no batch came to complete it; later, if the
+        sequencer has no room. By whoever settles batches, with nothing under way. LedgerStopped.
+        """
+        segment = self.segment.so_far()
+        if self.failed or segment is None or not self.segment.is_over(self.now_ns()):
+            return
+        with suppress(QueueFull):
+            self._sealing = self.parts.sequencer.submit(
+                self.commands.seal_segment(self.epoch, segment)
+            )
+            self.segment.close()
+
+    def wait_sealed(self) -> None:
+        """The journal has what `seal_over` handed to it. Raises LedgerStopped, DecideFailed."""
+        if self._sealing is not None:
+            self._sealing.result()
 
     def settled(self) -> None:
         """A batch is answered and its commands are made: there is room for another."""
@@ -287,20 +320,26 @@ class Door:
             gone: list[Gone] = []
             left_out = nothing
             numbers = self.parts.directory.index.find_many(columns.identity)
+            # As they were then: a tag may have been registered since.
+            numbers[np.isin(block.verdicts, _WITHOUT_NUMBER)] = UNKNOWN_NUMBER
             if sequence >= position.replay_from:
+                if block.basis is not None and block.basis.quiet_before_ns:
+                    gone = self.tracker.finish(block.basis.quiet_before_ns, sequence - 1)
                 genuine = np.unique(numbers[block.verdicts == Verdict.VERDICT_GENUINE])
                 decided |= self._decided(np.setdiff1d(genuine, seen).tolist())
                 seen = np.union1d(seen, genuine).astype(np.uint32)
                 verdicts = leave_out_decided(columns, block.verdicts, numbers, decided)
-                gone, _, left_out = self.tracker.observe(sequence, columns, verdicts, numbers)
+                seen_now = self.tracker.observe(sequence, columns, verdicts, numbers)
+                gone += seen_now.gone
+                left_out = seen_now.left_out
             faulty = ~np.isin(block.verdicts, (Verdict.VERDICT_GENUINE, Verdict.VERDICT_MALFORMED))
             alarming = sequence >= position.alarms_from and bool(faulty.any() or len(left_out))
             if alarming:
                 self.alarming.add(sequence)
             state = ChallengeState.CHALLENGE_STATE_UNSPECIFIED
             judged = Judged(
-                sequence, columns, block.verdicts, (), numbers, state, False, nothing, gone, left_out,
-                alarming, None,
+                sequence, block.received_ns, columns, block.verdicts, (), numbers, state, False,
+                nothing, gone, left_out, alarming, None,
             )  # fmt: skip
             handle(judged)
             count += 1

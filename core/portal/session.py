@@ -345,6 +345,11 @@ class PortalSession:
             self.fail(error)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it is on its way to the journal."""
+        return self._over or not (self._is_busy or self.inbox or not self._settler.dispatcher.idle)
+
+    @property
     def _is_busy(self) -> bool:
         """Another thread has the settler, or has the door for long."""
         return self._settling or self._door_taken

@@ -125,7 +125,7 @@ class Settler:
         batch = self._parts.separator.separate(
             judged.columns, judged.verdicts, judged.numbers, judged.left_out
         )
-        new, raised = door.sift(batch, sequence)
+        new, raised = door.sift(batch, sequence, judged.received_ns)
         if raised:
             with self._parts.ledger.read() as state:
                 for held in raised:

@@ -96,6 +96,8 @@ class Tracker:
         self._births: dict[int, Birth] = {}
         # Tracks that are open, or gone and not yet settled: see `settle`.
         self.outstanding = Outstanding()
+        # The tracks that were finished since the last batch had no read since; 0: none was.
+        self.closed_before_ns = 0
 
     def __len__(self) -> int:
         return len(self._births)
@@ -117,6 +119,7 @@ class Tracker:
         """
         overflow = self._tracks.overflow
         gone, fresh = self._follow(sequence, columns, verdicts, numbers)
+        self.closed_before_ns = 0
         if self._tracks.overflow == overflow:
             return Observed(gone, fresh, fresh[:0])
         return Observed(gone, fresh, self._left_out(verdicts, numbers, gone))
@@ -182,6 +185,7 @@ class Tracker:
         finished = self._tracks.finish(quiet_before_ns)
         if not len(finished):
             return []
+        self.closed_before_ns = max(self.closed_before_ns, quiet_before_ns)
         verdicts = passages.decide(finished)
         columns = zip(
             finished["number"].tolist(), verdicts.direction.tolist(),

@@ -3,10 +3,16 @@
     table 1, blocks     portal id (16) ‖ u64 epoch ‖ u64 sequence ‖ u16 chunk   → a chunk of a block
     table 2, positions  portal id (16)                                          → Position
     table 3, counters   blinded identity (16)                                   → Counter
+    table 4, kept       blinded identity (16)                                   → Counter
+    table 5, marks      "turns" | "kept"                                        → u64
+    table 6, terms      SHA-256 of it (32)                                      → core.store.v1.ReadTerms
 
 Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
-columns as they were received, little-endian, then one verdict byte per read; of a TAM2 batch, profile
-and offset stand behind the header.
+columns as they were received, little-endian, then one verdict byte per read; behind the header stand
+what the verdicts rest on (not in blocks of version 1) and, of a TAM2 batch, profile and offset.
+
+Counters are the newest durable ones; those kept are as before the batch of the turn that the mark
+"kept" names, and "turns" counts the durable batches with counters.
 """
 
 from __future__ import annotations
@@ -19,12 +25,17 @@ from typing import Final
 import numpy as np
 
 from core.errors import LedgerCorrupt
-from core.portal.columns import U8, U32, Columns
+from core.portal.columns import COUNTED, U8, U32, Columns
 
 BLOCKS: Final = 1
 POSITIONS: Final = 2
 COUNTERS: Final = 3
-TABLES: Final = (BLOCKS, POSITIONS, COUNTERS)
+KEPT: Final = 4
+MARKS: Final = 5
+TERMS: Final = 6
+TABLES: Final = (BLOCKS, POSITIONS, COUNTERS, KEPT, MARKS, TERMS)
+TURNS_MARK: Final = b"turns"
+KEPT_MARK: Final = b"kept"
 
 EPOCH_MAX: Final = 2**64 - 1
 CHUNK_VALUE_MAX: Final = 65_520  # a larger LMDB value spills into one page more
@@ -34,18 +45,31 @@ CHUNK_MAX: Final = CHUNK_VALUE_MAX - SEAL_OVERHEAD
 _BLOCK_KEY: Final = struct.Struct(">16sQQH")
 _BLOCK_PREFIX: Final = struct.Struct(">16sQQ")
 _BLOCK: Final = struct.Struct("<BBBBBBHIqq32sB16s")
-_BLOCK_VERSION: Final = 1
+_BLOCK_VERSION: Final = 2
+_BLOCK_VERSION_BARE: Final = 1  # without a basis
+_BASIS: Final = struct.Struct("<QQq32s")
 _HAS_PHASE: Final = 1
 _HAS_DOPPLER: Final = 2
 _HAS_TAM2: Final = 4
 _TAM2: Final = struct.Struct("<BH")  # profile, offset; the width of the evidence tells the blocks
 _POSITION: Final = struct.Struct("<BQQqqQQQQ32s")
 _POSITION_VERSION: Final = 1
+_MARK: Final = struct.Struct("<Q")
 _COUNTER: Final = struct.Struct("<BB16sI")
 _COUNTER_VERSION: Final = 1
 _COUNTERS: Final = np.dtype(
     [("version", "u1"), ("width", "u1"), ("identity", "u1", (16,)), ("counter", "<u4")]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the verdicts of a batch rest on beside its reads, and its tracks beside all batches."""
+
+    journal_size: int  # its tags were as so many entries of the journal make them
+    turn: int  # batches with counters that the site judged before; of those, their order
+    quiet_before_ns: int  # tags not read since had gone before it by time alone; 0: none
+    terms: bytes  # SHA-256 of the ReadTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,13 @@ class Block:
     challenge_state: int  # number of jinku.v1.ChallengeState
     known_antennas: U8  # (256,) 1 where the antenna was in use
     channel_count: int
+    basis: Basis | None = None  # None: written before it was kept
+
+    @property
+    def turn(self) -> int | None:
+        """Its place among the site's batches with counters; None if it has none."""
+        counted = self.basis is not None and self.columns.scheme in COUNTED
+        return self.basis.turn if self.basis is not None and counted else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +150,19 @@ def pack_block(block: Block) -> bytes:
     if columns.tam2_profile:
         flags |= _HAS_TAM2
         tam2 = _TAM2.pack(columns.tam2_profile, columns.tam2_offset)
+    basis = b""
+    if block.basis is not None:
+        one = block.basis
+        basis = _BASIS.pack(one.journal_size, one.turn, one.quiet_before_ns, one.terms)
     header = _BLOCK.pack(
-        _BLOCK_VERSION, columns.scheme, columns.identity.shape[1], columns.evidence.shape[1],
-        flags, block.challenge_state, block.channel_count, len(columns), columns.base_time_ns,
-        block.received_ns, np.packbits(block.known_antennas).tobytes(),
+        _BLOCK_VERSION if basis else _BLOCK_VERSION_BARE, columns.scheme,
+        columns.identity.shape[1], columns.evidence.shape[1], flags, block.challenge_state,
+        block.channel_count, len(columns), columns.base_time_ns, block.received_ns,
+        np.packbits(block.known_antennas).tobytes(),
         len(columns.challenge_id), columns.challenge_id,
     )  # fmt: skip
     parts = (
-        header, tam2, columns.identity.data, columns.evidence.data, columns.antenna.data,
+        header, basis, tam2, columns.identity.data, columns.evidence.data, columns.antenna.data,
         columns.channel.data, columns.rssi_cdbm.data, columns.phase.data, columns.doppler_chz.data,
         columns.time_us.data, block.verdicts.data,
     )  # fmt: skip
@@ -135,8 +171,7 @@ def pack_block(block: Block) -> bytes:
 
 def unpack_block(packed: bytes) -> Block:
     """The block again, its arrays views of `packed`. LedgerCorrupt if it is not of this layout."""
-    if len(packed) < _BLOCK.size or packed[0] != _BLOCK_VERSION:
-        raise LedgerCorrupt("read log", "a block is of an unknown layout")
+    basis, after_basis = unpack_basis(packed)
     (_, scheme, identity_width, evidence_width, flags, challenge_state, channel_count, count,
      base_time_ns, received_ns, antennas, id_size, challenge_id) = _BLOCK.unpack_from(packed)  # fmt: skip
     phases = count if flags & _HAS_PHASE else 0
@@ -146,10 +181,10 @@ def unpack_block(packed: bytes) -> Block:
         ("u1", count), ("<i2", count), ("<u2", phases), ("<i2", dopplers), ("<u4", count),
         ("u1", count),
     )  # fmt: skip
-    start = _BLOCK.size + (_TAM2.size if flags & _HAS_TAM2 else 0)
+    start = after_basis + (_TAM2.size if flags & _HAS_TAM2 else 0)
     if len(packed) != start + sum(np.dtype(kind).itemsize * size for kind, size in kinds):
         raise LedgerCorrupt("read log", "a block's length and its header disagree")
-    profile, first_block = _TAM2.unpack_from(packed, _BLOCK.size) if flags & _HAS_TAM2 else (0, 0)
+    profile, first_block = _TAM2.unpack_from(packed, after_basis) if flags & _HAS_TAM2 else (0, 0)
     arrays, offset = [], start
     for kind, size in kinds:
         array = np.frombuffer(packed, kind, size, offset) if size else np.empty(0, kind)
@@ -162,7 +197,21 @@ def unpack_block(packed: bytes) -> Block:
         time_us, profile, first_block,
     )  # fmt: skip
     known = np.unpackbits(np.frombuffer(antennas, np.uint8))
-    return Block(columns, verdicts, received_ns, challenge_state, known, channel_count)
+    return Block(columns, verdicts, received_ns, challenge_state, known, channel_count, basis)
+
+
+def unpack_basis(packed: bytes) -> tuple[Basis | None, int]:
+    """The basis of a block, of which this may be the beginning, and where it ends. LedgerCorrupt if it
+    is not of this layout.
+    """
+    if len(packed) < _BLOCK.size or packed[0] not in {_BLOCK_VERSION, _BLOCK_VERSION_BARE}:
+        raise LedgerCorrupt("read log", "a block is of an unknown layout")
+    if packed[0] == _BLOCK_VERSION_BARE:
+        return None, _BLOCK.size
+    after = _BLOCK.size + _BASIS.size
+    if len(packed) < after:
+        raise LedgerCorrupt("read log", "a block's length and its header disagree")
+    return Basis(*_BASIS.unpack_from(packed, _BLOCK.size)), after
 
 
 def pack_position(position: Position) -> bytes:
@@ -179,6 +228,18 @@ def unpack_position(packed: bytes) -> Position:
     if len(packed) != _POSITION.size or packed[0] != _POSITION_VERSION:
         raise LedgerCorrupt("read log", "a position is of an unknown layout")
     return Position(*_POSITION.unpack(packed)[1:])
+
+
+def pack_mark(number: int) -> bytes:
+    """A mark as bytes."""
+    return _MARK.pack(number)
+
+
+def unpack_mark(packed: bytes) -> int:
+    """The mark again. LedgerCorrupt if it is not of this layout."""
+    if len(packed) != _MARK.size:
+        raise LedgerCorrupt("read log", "a mark is of an unknown layout")
+    return int(_MARK.unpack(packed)[0])
 
 
 def pack_counter(counter: Counter) -> bytes:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +20,18 @@ import lmdb
 import numpy as np
 
 from core.errors import LedgerCorrupt, LedgerStopped
-from core.kernels import UNKNOWN_NUMBER, TagIndex
+from core.kernels import TagIndex
 from core.readlog import layout
 from core.readlog.layout import Block, Counter, Position
-from core.readlog.sealing import ReadLogSealer
 from core.readlog.segments import Stored
+from core.readlog.stored import StoredReads
+from core.readlog.turns import TurnQueue
 
 # A commit takes what waits, up to so much: its time stays within tens of milliseconds.
 COMMIT_BYTES_MAX: Final = 16 << 20
 COMMIT_WRITES_MAX: Final = 512
 # Chunks that one commit deletes: it then takes hardly longer than without.
 DELETED_MAX: Final = 256
-COUNTERS_AT_ONCE: Final = 65_536
 
 # Called once from the writer's thread: None when durable, else why that is unknown. Must not block.
 Settled = Callable[[BaseException | None], None]
@@ -42,13 +41,16 @@ Settled = Callable[[BaseException | None], None]
 class _Write:
     """What one batch puts, sealed where it can be before the writer has it."""
 
-    chunks: list[tuple[bytes, bytearray]]
-    portal_id: bytes
-    position: Position | None
-    counters: Sequence[Counter]
     settled: Settled
-    size: int
+    chunks: Sequence[tuple[bytes, bytearray]] = ()
+    portal_id: bytes = b""
+    position: Position | None = None
+    counters: Sequence[Counter] = ()
+    turn: int | None = None
+    size: int = 0
     deleted: Sequence[bytes] = ()
+    # Sealed rows of other tables.
+    rows: Sequence[tuple[int, bytes, bytearray]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class SealedBlock:
     stored: Stored
 
 
-class ReadLog:
-    """Opens, writes and reads. One process may hold it: the one that holds the ledger."""
+class ReadLog(StoredReads):
+    """The files with their writer."""
 
     def __init__(
         self,
@@ -70,30 +72,17 @@ class ReadLog:
         map_gib: int = 64,
         on_stop: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        """Open the log in directory `path`, or begin an empty one there. `key` is 32 bytes.
-
-        `on_stop` is told, from the writer's thread, of an error after which nothing is taken any
-        more. Raises LedgerCorrupt if a position does not open (another key, or damage).
+        """Open as StoredReads. `on_stop` is told, from the writer's thread, of an error after which
+        nothing is taken any more.
         """
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._sealer = ReadLogSealer(key)
+        super().__init__(path, key, map_gib=map_gib)
         self._on_stop = on_stop
-        self._env = lmdb.open(
-            str(path), map_size=map_gib << 30, max_dbs=8, max_readers=1024, sync=True,
-            metasync=True, writemap=False, readahead=False, mode=0o600,
-        )  # fmt: skip
-        self._tables = {number: self._env.open_db(b"%d" % number) for number in layout.TABLES}
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._queue: TurnQueue[_Write | None] = TurnQueue(self.turns)
         self._gate = threading.Lock()
         self._closed = False
         # Time that the writer spent in commits, all portals together.
         self.commit_ns = 0
         self._thread = threading.Thread(target=self._run, name="read-log", daemon=True)
-        try:
-            dict(self.positions())
-        except BaseException:
-            self._env.close()
-            raise
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -118,16 +107,40 @@ class ReadLog:
         chunks: list[tuple[bytes, bytearray]],
         counters: Sequence[Counter],
         settled: Settled,
+        turn: int | None = None,
     ) -> None:
         """Hand in a sealed batch (none: `chunks` is empty) with the portal's new position.
 
-        Nothing is durable on return; it is when `settled(None)` is called. Writes of one portal
-        settle in the order in which they were handed in. Quick: for callers that hold a lock. How
+        `turn` is that of a batch with counters. Nothing is durable on return; it is when
+        `settled(None)` is called. Writes of one portal settle in the order in which they were handed
+        in, and turns in theirs: none is durable before every earlier one is. Quick: for callers that hold a lock. How
         much waits is bounded by the callers: each stops at its own count of unsettled batches.
         Raises LedgerStopped if the log has stopped; then `settled` is never called.
         """
         size = sum(len(value) for _, value in chunks)
-        self._put(_Write(chunks, portal_id, position, counters, settled, size))
+        self._put(_Write(settled, chunks, portal_id, position, counters, turn, size))
+
+    def keep_terms(self, terms: bytes) -> bytes:
+        """The digest by which batches name these terms: durable before any batch that is handed in
+        after this. Raises LedgerStopped if the log has stopped.
+        """
+        digest = sha256(terms).digest()
+        if self.terms(digest) is None:
+            sealed = self._sealer.seal(layout.TERMS, digest, terms)
+            self._put(_Write(_ignore, rows=[(layout.TERMS, digest, sealed)]))
+        return digest
+
+    def keep_counters(self, turn: int, counters: Iterable[Counter]) -> None:
+        """Make the kept counters those from before the batch of this turn, in one commit: `counters`
+        are the ones that change. Durable on return. Raises LedgerStopped.
+        """
+        rows = [
+            (layout.KEPT, self.blinded(counter.identity), layout.pack_counter(counter))
+            for counter in counters
+        ]
+        rows.append((layout.MARKS, layout.KEPT_MARK, layout.pack_mark(turn)))
+        sealed = [(table, key, self._sealer.seal(table, key, row)) for table, key, row in rows]
+        self._put_durable(rows=sealed)
 
     def flush(self, portal_id: bytes = b"", position: Position | None = None) -> None:
         """All that was handed in before is durable on return, and the position, if one is given.
@@ -173,6 +186,7 @@ class ReadLog:
         portal_id: bytes = b"",
         position: Position | None = None,
         deleted: Sequence[bytes] = (),
+        rows: Sequence[tuple[int, bytes, bytearray]] = (),
     ) -> None:
         done = threading.Event()
         failure: list[BaseException] = []
@@ -182,7 +196,9 @@ class ReadLog:
                 failure.append(error)
             done.set()
 
-        self._put(_Write([], portal_id, position, [], settled, 0, deleted))
+        self._put(
+            _Write(settled, portal_id=portal_id, position=position, deleted=deleted, rows=rows)
+        )
         done.wait()
         if failure:
             raise failure[0]
@@ -191,21 +207,21 @@ class ReadLog:
         with self._gate:
             if self._closed:
                 raise LedgerStopped("the read log has stopped")
-            self._queue.put(write)
+            self._queue.put(write, write.turn)
 
     def stop(self) -> None:
         """Take no more, write what waits, end the thread. Safe to call twice."""
         with self._gate:
             first, self._closed = not self._closed, True
         if first:
-            self._queue.put(None)
+            self._queue.put_now(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def close(self) -> None:
         """Stop, then release the files. Safe to call twice."""
         self.stop()
-        self._env.close()
+        super().close()
 
     def _run(self) -> None:
         stopping = False
@@ -222,6 +238,10 @@ class ReadLog:
             self.commit_ns += time.perf_counter_ns() - begun_ns
             for write in writes:
                 write.settled(None)
+        # Whoever had an earlier turn failed: the service ends.
+        for parked in self._queue.take_parked():
+            if parked is not None:
+                parked.settled(LedgerStopped("the read log has stopped"))
 
     def _take(self) -> tuple[list[_Write], bool]:
         """Wait for one write, then take what else waits."""
@@ -252,14 +272,23 @@ class ReadLog:
                     txn.delete(key, db=blocks)
                 for counter in write.counters:
                     self._raise_counter(txn, counter)
+                for table, key, sealed in write.rows:
+                    txn.put(key, sealed, db=self._tables[table])
+            turns = [write.turn for write in writes if write.turn is not None]
+            if turns:
+                self._put_mark(txn, layout.TURNS_MARK, max(turns) + 1)
             for portal_id, position in positions.items():
                 sealed = self._sealer.seal(
                     layout.POSITIONS, portal_id, layout.pack_position(position)
                 )
                 txn.put(portal_id, sealed, db=self._tables[layout.POSITIONS])
 
+    def _put_mark(self, txn: lmdb.Transaction, name: bytes, number: int) -> None:
+        sealed = self._sealer.seal(layout.MARKS, name, layout.pack_mark(number))
+        txn.put(name, sealed, db=self._tables[layout.MARKS])
+
     def _raise_counter(self, txn: lmdb.Transaction, counter: Counter) -> None:
-        """Keep the greater: two portals' batches may be committed in another order than judged."""
+        """A counter never goes back, whatever is handed in."""
         table, key = self._tables[layout.COUNTERS], self._sealer.blind(counter.identity)
         before = txn.get(key, db=table)
         if before is not None:
@@ -282,108 +311,26 @@ class ReadLog:
                 break
             if item is not None:
                 writes.append(item)
+        writes += [parked for parked in self._queue.take_parked() if parked is not None]
         for write in writes:
             write.settled(stopped)
         self._on_stop(error)
 
-    # -- reading ---------------------------------------------------------------------------------
-
-    def position(self, portal_id: bytes) -> Position | None:
-        """Where a portal stood at the last commit; None if it never sent a batch."""
-        with self._env.begin() as txn:
-            sealed = txn.get(portal_id, db=self._tables[layout.POSITIONS])
-        if sealed is None:
-            return None
-        return layout.unpack_position(self._sealer.open(layout.POSITIONS, portal_id, bytes(sealed)))
-
-    def positions(self) -> Iterator[tuple[bytes, Position]]:
-        """Every portal that ever sent a batch, with its position."""
-        with self._env.begin() as txn, txn.cursor(self._tables[layout.POSITIONS]) as cursor:
-            rows = [(bytes(key), bytes(value)) for key, value in cursor]
-        for key, sealed in rows:
-            yield key, layout.unpack_position(self._sealer.open(layout.POSITIONS, key, sealed))
-
-    def block(self, portal_id: bytes, epoch: int, sequence: int) -> Block | None:
-        """One batch, or None if it is not there. LedgerCorrupt if it is not what was written."""
-        for found, block in self.batches(portal_id, epoch, sequence):
-            return block if found == sequence else None
-        return None
-
-    def batches(
-        self, portal_id: bytes, epoch: int, from_sequence: int = 1
-    ) -> Iterator[tuple[int, Block]]:
-        """Sequence and batch of what is kept of this epoch, in order, from `from_sequence` on.
-
-        Each batch is read in a transaction of its own, so that a slow reader holds up nothing; what
-        becomes durable meanwhile is read too. LedgerCorrupt if a chunk is missing or damaged.
-        """
-        for sequence, packed in self.packed(portal_id, epoch, from_sequence):
-            yield sequence, layout.unpack_block(packed)
-
-    def packed(
-        self, portal_id: bytes, epoch: int, from_sequence: int = 1
-    ) -> Iterator[tuple[int, bytes]]:
-        """The same, each batch as it was packed."""
-        owner = layout.block_prefix(portal_id, epoch, 0)[:24]
-        sequence = from_sequence
-        while True:
-            chunks: list[bytes] = []
-            with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
-                if not cursor.set_range(layout.block_prefix(portal_id, epoch, sequence)):
-                    return
-                if not cursor.key().startswith(owner):
-                    return
-                _, _, sequence, _ = layout.split_block_key(cursor.key())
-                prefix = layout.block_prefix(portal_id, epoch, sequence)
-                for chunk, (key, sealed) in enumerate(cursor):
-                    if not key.startswith(prefix):
-                        break
-                    if key != layout.block_key(portal_id, epoch, sequence, chunk):
-                        raise LedgerCorrupt(f"read log, batch {sequence}", "a chunk is missing")
-                    chunks.append(self._sealer.open(layout.BLOCKS, key, sealed))
-            yield sequence, b"".join(chunks)
-            sequence += 1
-
-    def first_kept(self, portal_id: bytes, epoch: int = 0) -> tuple[int, int] | None:
-        """Epoch and sequence of the first batch that is kept, from this epoch on."""
-        with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
-            if not cursor.set_range(layout.block_prefix(portal_id, epoch, 0)):
-                return None
-            owner, found, sequence, _ = layout.split_block_key(cursor.key())
-        return (found, sequence) if owner == portal_id else None
-
-    def epochs(self, portal_id: bytes) -> Iterator[int]:
-        """Every epoch of a portal of which batches are kept."""
-        epoch = 0
-        while (first := self.first_kept(portal_id, epoch)) is not None:
-            yield first[0]
-            if first[0] == layout.EPOCH_MAX:
-                return
-            epoch = first[0] + 1
-
-    def load_counters(self, index: TagIndex) -> int:
-        """Raise the index's counters to the durable ones; how many were kept here.
-
-        Tags that the index does not hold (of another realm, say) are passed over.
-        """
-        kept = 0
-        with self._env.begin() as txn, txn.cursor(self._tables[layout.COUNTERS]) as cursor:
-            rows = self._sealer.open_all(layout.COUNTERS, cursor)
-            while part := list(islice(rows, COUNTERS_AT_ONCE)):
-                kept += len(part)
-                for identities, counters in layout.unpack_counters(b"".join(part)):
-                    numbers = index.find_many(identities)
-                    here = numbers != UNKNOWN_NUMBER
-                    index.advance_counters(numbers[here], counters[here])
-        return kept
-
 
 def stored_of(packed: bytes, block: Block) -> Stored:
     """What a segment knows of a batch. The digest is computed without the GIL."""
-    return Stored(sha256(packed).digest(), len(packed), len(block.columns), block.received_ns)
+    turn = block.basis.turn if block.basis is not None else 0
+    return Stored(
+        sha256(packed).digest(), len(packed), len(block.columns), block.received_ns, turn,
+        block.turn is not None,
+    )  # fmt: skip
 
 
 def counters_of(index: TagIndex, numbers: object, counters: object) -> list[Counter]:
     """The advanced counters of a batch by identity, only the last of each tag."""
     latest = dict(zip(np.asarray(numbers).tolist(), np.asarray(counters).tolist(), strict=True))
     return [Counter(index.identity_of(number), counter) for number, counter in latest.items()]
+
+
+def _ignore(_: BaseException | None) -> None:
+    """For what nobody waits for: whatever rests on it fails with it."""

@@ -3,8 +3,8 @@
     block digest  =  SHA-256(block as it is packed, before it is sealed)
     digest        =  SHA-256(digest ‖ u64 BE sequence ‖ block digest), from 32 zero bytes, batch by batch
 
-A run is complete at the first batch with which it is large or long enough, so that the same batches
-under the same settings make the same runs.
+A run is complete at the first batch with which it is large or long enough, or when it has lasted that
+long and no batch came.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Stored:
     size: int  # of the packed block
     reads: int
     received_ns: int
+    # How many batches with counters the site had judged before, and whether this one has.
+    turn: int = 0
+    has_counters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Segment:
     digest: bytes
     first_received_ns: int
     last_received_ns: int
+    # How many batches with counters the site had judged before it and by its end, and its own of them.
+    first_turn: int
+    end_turn: int
+    counter_batches: int
 
 
 def extend_digest(digest: bytes, sequence: int, block_digest: bytes) -> bytes:
@@ -61,18 +68,21 @@ class OpenSegment:
         self._size = self._reads = 0
         self._digest = DIGEST_START
         self._first_ns = self._last_ns = 0
+        self._first_turn = self._end_turn = self._counter_batches = 0
 
     def add(self, sequence: int, stored: Stored) -> Segment | None:
         """Count the next batch; the segment that it completes. ValueError if it is another."""
         if sequence != self.next_sequence:
             raise ValueError(f"batch {sequence} is counted, {self.next_sequence} is the next")
         if sequence == self._first_sequence:
-            self._first_ns = stored.received_ns
+            self._first_ns, self._first_turn = stored.received_ns, stored.turn
         self.next_sequence = sequence + 1
         self._digest = extend_digest(self._digest, sequence, stored.digest)
         self._size += stored.size
         self._reads += stored.reads
         self._last_ns = stored.received_ns
+        self._end_turn = stored.turn + stored.has_counters
+        self._counter_batches += stored.has_counters
         if (
             self.next_sequence - self._first_sequence < self._batches_max
             and self._size < self._size_max
@@ -81,13 +91,22 @@ class OpenSegment:
             return None
         return self.close()
 
-    def close(self) -> Segment | None:
-        """The run so far as a segment, None if it has no batch; the next one begins after it."""
+    def is_over(self, now_ns: int) -> bool:
+        """Whether it has lasted so long by now that no batch need complete it."""
+        begun = self.next_sequence > self._first_sequence
+        return begun and now_ns - self._first_ns >= self._span_max_ns
+
+    def so_far(self) -> Segment | None:
+        """What it would be if it were complete; None if it has no batch."""
         if self.next_sequence == self._first_sequence:
             return None
-        segment = Segment(
+        return Segment(
             self._first_sequence, self.next_sequence - 1, self._reads, self._digest,
-            self._first_ns, self._last_ns,
+            self._first_ns, self._last_ns, self._first_turn, self._end_turn, self._counter_batches,
         )  # fmt: skip
+
+    def close(self) -> Segment | None:
+        """The run so far as a segment, None if it has no batch; the next one begins after it."""
+        segment = self.so_far()
         self._begin(self.next_sequence)
         return segment

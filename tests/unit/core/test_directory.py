@@ -43,10 +43,10 @@ class Watching:
         self.directory, self.index = directory, directory.index
         self.seen: list[bytes] = []
 
-    def put(self, *tag: Any) -> int:
-        number = self.index.put(*tag)
-        self.seen.append(self.directory.tag_id(number))
-        return number
+    def put_all(self, tags: list[tuple[bytes, int, int, int]], mark: int) -> None:
+        self.index.put_all(tags, mark)
+        for identity, *_ in tags:
+            self.seen.append(self.directory.tag_id(self.get(identity).number))
 
     def get(self, identity: bytes) -> Any:
         return self.index.get(identity)
