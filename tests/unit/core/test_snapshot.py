@@ -113,6 +113,14 @@ def test_a_start_from_the_snapshot(site: Site, small_parts: None) -> None:
     assert len(started.index) == 10
 
 
+def test_the_tables_are_read_in_parts_and_it_is_told_how_far(site: Site, small_parts: None) -> None:
+    site.add(*range(5))
+    told: list[tuple[int, int]] = []
+    masters = [(REALM, 1, bytearray(MASTERS[REALM]))]
+    TagDirectory(site.registrar.ledger, masters, None, lambda *done: told.append(done))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
 def test_the_entries_after_it_count(site: Site, small_parts: None) -> None:
     site.add(*range(7))
     site.run(freeze(identity(1)))
