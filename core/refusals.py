@@ -98,13 +98,12 @@ class Pending:
 
     def take_due(self, now_ns: int) -> list[tuple[SumUpRefusals, CommandId]]:
         """The commands to give now, each with its id."""
-        due = [(key, at_ns) for key, at_ns in self._due_ns.items() if at_ns <= now_ns]
-        for key, _ in due:
+        due = [key for key, at_ns in self._due_ns.items() if at_ns <= now_ns]
+        for key in due:
             del self._due_ns[key]
-        return [
-            (
-                SumUpRefusals(key=key),
-                CommandId(scheduler=SchedulerCommandId(job=f"{JOB} {key.hex()}", due_ns=at_ns)),
-            )
-            for key, at_ns in due
-        ]
+        return [(SumUpRefusals(key=key), _command_id(key, now_ns)) for key in due]
+
+
+def _command_id(key: bytes, now_ns: int) -> CommandId:
+    """Of now, and not of the interval's end: that may come twice when the settings change."""
+    return CommandId(scheduler=SchedulerCommandId(job=f"{JOB} {key.hex()}", due_ns=now_ns))

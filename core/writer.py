@@ -137,14 +137,16 @@ class Writer:
         """
         now_ns = self.clock.now_ns()
         due = [*self._pending.take_due(now_ns), *self._jumps.take_due(now_ns)]
-        if not due:
-            return []
         own = str(Principal(self._log.trust_domain, self._log.realm, Kind.SERVICE, OWN_NAME))
-        results = self.commit([Command(request, own, b"", id_) for request, id_ in due])
-        for result in results:
-            if isinstance(result, DecideFailed):
-                raise result
-        return [result for result in results if isinstance(result, Committed)]
+        commands = [Command(request, own, b"", id_) for request, id_ in due]
+        tended: list[Committed] = []
+        most = self._log.limits.entries_max
+        for at in range(0, len(commands), most):
+            for result in self.commit(commands[at : at + most]):
+                if isinstance(result, DecideFailed):
+                    raise result
+                tended.append(result)
+        return tended
 
     def idle_ns(self) -> int | None:
         """How long there is nothing to tend to; None: until something is committed."""

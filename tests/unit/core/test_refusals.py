@@ -253,6 +253,20 @@ def test_other_settings_leave_the_past_as_it_is(desk: Desk) -> None:
     assert [one.recorded for one in desk.refuse(3)] == [True, True, False]
 
 
+def test_an_interval_that_ends_twice_is_summed_up_twice(desk: Desk) -> None:
+    """Because the setting was raised and lowered again."""
+    desk.refuse(7)
+    desk.pass_time(60)
+    desk.quota = Quota(refusals_max=5, interval_ns=600 * SECOND)
+    desk.reopen()
+    desk.refuse(3)
+    desk.quota = QUOTA
+    desk.reopen()
+    desk.pass_time(1)
+    assert [one.count for one in desk.counted()] == [2, 3]
+    assert desk.total() == 10
+
+
 def test_an_idle_sequencer_sums_up(tmp_path: Path) -> None:
     found(tmp_path)
     ledger = reopen(tmp_path)
