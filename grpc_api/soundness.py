@@ -43,7 +43,8 @@ def verify(
         f"sound: {report.entries} entries, {report.checkpoints} checkpoints, {report.rows} rows; "
         f"{root}",
         f"sound: read log of {reads.batches} batches, {reads.reads} reads; "
-        f"{reads.segments} segments sealed, {reads.pruned} of them pruned",
+        f"{reads.segments} segments sealed, {reads.pruned} of them pruned; "
+        f"{reads.counters} counters",
         f"sound: {persons.values} personal values of {persons.subjects} persons; "
         f"{persons.erased} persons erased, {persons.pending} of these erasures not complete",
     ]

@@ -107,6 +107,8 @@ class Door:
         masters = parts.directory.loaded_keys()
         terms = terms_of(parts.settings, parts.challenges, masters, self.sides)
         self._terms = parts.read_log.keep_terms(terms)
+        # No batch came since the tracks were made again.
+        self._restored = False
 
     def _new_tracker(self) -> Tracker:
         settings = self.parts.settings
@@ -130,6 +132,7 @@ class Door:
         self.taken_sequence = self.durable_sequence = position.last_sequence
         self.last_read_ns = position.last_read_ns
         self.service_ns = position.service_ns
+        self._restored = True
         self.alarms = AlarmBook(self.parts.settings, position)
 
     def begin_epoch(self, epoch: int) -> Position:
@@ -141,6 +144,7 @@ class Door:
         self.alarming = Outstanding()
         self._suppressed_before = {}
         self.segment = OpenSegment(self.parts.retention)
+        self._restored = False
         return Position(epoch=epoch, service_ns=self.service_ns)
 
     def time_fault(self, columns: Columns, now_ns: int) -> str | None:
@@ -192,7 +196,7 @@ class Door:
         profile.tracks_ns += tracked_ns - verified_ns
         block = Block(
             columns, result.verdicts, now_ns, state, use.known_antennas, use.channel_count,
-            Basis(result.mark, result.turn, quiet_before_ns, self._terms),
+            Basis(result.mark, result.turn, quiet_before_ns, self._terms, self._restored),
         )  # fmt: skip
         read_log = self.parts.read_log
         sealed = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
@@ -203,7 +207,7 @@ class Door:
         )  # fmt: skip
         counters = counters_of(directory.index, result.advanced_numbers, result.advanced_counters)
         with self.lock:
-            self.taken_sequence = sequence
+            self.taken_sequence, self._restored = sequence, False
             read_log.submit(
                 self.portal_id, self._position(), sealed.chunks, counters,
                 lambda error: settled(judged, error), block.turn,

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from core.errors import LedgerCorrupt
+from core.kernels import UNKNOWN_NUMBER, TagIndex
 from core.portal.columns import U8, U32
 from core.readlog.layout import KEPT, Block, Counter, pack_counter, unpack_block
 from core.readlog.segments import DIGEST_START, extend_digest
@@ -49,6 +50,39 @@ def advances(block: Block) -> tuple[U8, U32]:
     counters = np.zeros((len(rows), 4), np.uint8)
     counters[:, :width] = columns.evidence[rows, :width]
     return columns.identity[rows], counters.view("<u4").reshape(-1)
+
+
+class CounterSet:
+    """The highest counter of each identity."""
+
+    def __init__(self) -> None:
+        self._index = TagIndex()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def raise_to(self, identities: U8, counters: U32) -> None:
+        """Take these, (N, width) and (N,), where they are greater."""
+        if len(counters):
+            ones = np.ones(len(counters), np.uint8)
+            numbers = self._index.put_many(np.ascontiguousarray(identities), ones, ones, ones)
+            self._index.advance_counters(numbers, np.ascontiguousarray(counters))
+
+    def difference(self, rows: Iterable[tuple[U8, U32]]) -> bytes | None:
+        """An identity whose counter is another in `rows`, or is in one of the two alone; None: they are
+        the same. `rows` has no identity twice.
+        """
+        own = self._index.counters(0, len(self._index))
+        met = np.zeros(len(own), bool)
+        for identities, counters in rows:
+            numbers = self._index.find_many(identities)
+            known = numbers != UNKNOWN_NUMBER
+            wrong = ~known
+            wrong[known] = own[numbers[known]] != counters[known]
+            if wrong.any():
+                return bytes(identities[np.flatnonzero(wrong)[0]])
+            met[numbers] = True
+        return None if met.all() else self._index.identity_of(int(np.flatnonzero(~met)[0]))
 
 
 def counted(

@@ -47,7 +47,7 @@ _BLOCK_PREFIX: Final = struct.Struct(">16sQQ")
 _BLOCK: Final = struct.Struct("<BBBBBBHIqq32sB16s")
 _BLOCK_VERSION: Final = 2
 _BLOCK_VERSION_BARE: Final = 1  # without a basis
-_BASIS: Final = struct.Struct("<QQq32s")
+_BASIS: Final = struct.Struct("<QQq32sB")
 _HAS_PHASE: Final = 1
 _HAS_DOPPLER: Final = 2
 _HAS_TAM2: Final = 4
@@ -70,6 +70,7 @@ class Basis:
     turn: int  # batches with counters that the site judged before; of those, their order
     quiet_before_ns: int  # tags not read since had gone before it by time alone; 0: none
     terms: bytes  # SHA-256 of the ReadTerms
+    restored: bool = False  # the portal's tracks had been made again from stored batches before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,9 @@ def pack_block(block: Block) -> bytes:
     basis = b""
     if block.basis is not None:
         one = block.basis
-        basis = _BASIS.pack(one.journal_size, one.turn, one.quiet_before_ns, one.terms)
+        basis = _BASIS.pack(
+            one.journal_size, one.turn, one.quiet_before_ns, one.terms, one.restored
+        )
     header = _BLOCK.pack(
         _BLOCK_VERSION if basis else _BLOCK_VERSION_BARE, columns.scheme,
         columns.identity.shape[1], columns.evidence.shape[1], flags, block.challenge_state,
@@ -211,7 +214,8 @@ def unpack_basis(packed: bytes) -> tuple[Basis | None, int]:
     after = _BLOCK.size + _BASIS.size
     if len(packed) < after:
         raise LedgerCorrupt("read log", "a block's length and its header disagree")
-    return Basis(*_BASIS.unpack_from(packed, _BLOCK.size)), after
+    size, turn, quiet_before_ns, terms, restored = _BASIS.unpack_from(packed, _BLOCK.size)
+    return Basis(size, turn, quiet_before_ns, terms, bool(restored)), after
 
 
 def pack_position(position: Position) -> bytes:

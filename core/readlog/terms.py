@@ -38,6 +38,7 @@ def terms_of(
         tracks_max=settings.tracks_max,
         alarm_repeat_ns=int(settings.alarm_repeat_seconds * _NS_PER_SECOND),
         sides=sides.tobytes(),
+        time_back_ns=settings.time_back_ms_max * _NS_PER_MS,
     )
     return terms.SerializeToString(deterministic=True)
 

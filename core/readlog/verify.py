@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
+import numpy as np
+
 from core.errors import LedgerCorrupt
 from core.ledger.tables import (
     PORTALS,
+    READ_COUNTERS,
+    REALM_KEY,
     SEGMENT_KEY_SIZE,
     SEGMENTS,
     State,
     split_segment_key,
 )
-from core.readlog.layout import Position, unpack_block
-from core.readlog.log import ReadLog
+from core.readlog.counters import CounterSet, advances, digest_kept
+from core.readlog.layout import COUNTERS, KEPT, Block, Position, unpack_block
 from core.readlog.segments import DIGEST_START, extend_digest
+from core.readlog.stored import StoredReads
 from core.store.v1.rows_pb2 import SegmentRow
 
 Progress = Callable[[str, int, int], None]
@@ -32,25 +38,62 @@ class SegmentsReport:
     # In segments and after the last of them.
     batches: int
     reads: int
+    # Tags with a counter.
+    counters: int = 0
 
 
-@dataclass
 class _Count:
-    """How far it has come."""
+    """How far it has come, and what the batches so far say of counters."""
 
-    progress: Progress
-    total: int
-    batches: int = 0
-    reads: int = 0
+    def __init__(self, progress: Progress, total: int, read_log: StoredReads) -> None:
+        self.progress, self.total = progress, total
+        self.batches = self.reads = 0
+        self._log = read_log
+        self._kept_turn = read_log.kept_turn or 0
+        self._turns = array("Q")
+        self._counters = CounterSet()
+        self._terms: set[bytes] = set()
+        for identities, counters in read_log.counter_arrays(KEPT):
+            self._counters.raise_to(identities, counters)
 
-    def add(self, reads: int) -> None:
+    def add(self, block: Block) -> None:
         self.batches += 1
-        self.reads += reads
+        self.reads += len(block.columns)
+        if block.basis is not None:
+            self._add_terms(block.basis.terms)
+        if block.turn is not None and block.turn >= self._kept_turn:
+            self._turns.append(block.turn)
+            self._counters.raise_to(*advances(block))
         if self.batches % _TELL_EVERY == 0:
             self.progress("read log", self.batches, self.total)
 
+    def _add_terms(self, digest: bytes) -> None:
+        if digest not in self._terms:
+            terms = self._log.terms(digest)
+            if terms is None or sha256(terms).digest() != digest:
+                raise LedgerCorrupt("read log", "the terms that it names are missing or others")
+            self._terms.add(digest)
 
-def check_not_older(state: State, read_log: ReadLog) -> None:
+    def verify_counters(self) -> int:
+        """Every turn from the kept counters on is there once, and they and these batches make the
+        newest counters; how many there are.
+        """
+        turns = np.sort(np.frombuffer(self._turns, np.uint64))
+        expected = np.arange(self._kept_turn, self._log.turns, dtype=np.uint64)
+        if not np.array_equal(turns, expected):
+            both = min(len(turns), len(expected))
+            differing = np.flatnonzero(turns[:both] != expected[:both])
+            at = int(differing[0]) if len(differing) else both
+            turn = self._kept_turn + at
+            raise LedgerCorrupt("read log", f"the batch of turn {turn} is not there once")
+        identity = self._counters.difference(self._log.counter_arrays(COUNTERS))
+        if identity is not None:
+            where = f"read log, counter {self._log.blinded(identity).hex()}"
+            raise LedgerCorrupt(where, "is not what the batches make it")
+        return len(self._counters)
+
+
+def check_not_older(state: State, read_log: StoredReads) -> None:
     """LedgerCorrupt if the journal has batches that the read log does not know.
 
     It was put back from a copy, or lost: what was read since could be accepted again.
@@ -70,14 +113,16 @@ _Sealed = dict[int, list[tuple[int, SegmentRow]]]  # by epoch: first sequence an
 
 
 def verify_segments(
-    state: State, read_log: ReadLog, progress: Progress = lambda _stage, _done, _total: None
+    state: State, read_log: StoredReads, progress: Progress = lambda _stage, _done, _total: None
 ) -> SegmentsReport:
     """Verify all batches of a read log that nobody writes.
 
     Those of every segment that is sealed and not pruned are there and make its digest; after the
-    last of them every batch up to the portal's position is there; no other is. LedgerCorrupt names
+    last of them every batch up to the portal's position is there; no other is. The counters that are
+    kept are those of the journal, and with the batches after them make the newest. LedgerCorrupt names
     the portal and the sequence of the first difference.
     """
+    _verify_kept(state, read_log)
     positions = dict(read_log.positions())
     sealed: dict[bytes, _Sealed] = {portal_id: {} for portal_id in positions}
     segments = pruned = total = 0
@@ -89,13 +134,33 @@ def verify_segments(
         total += 0 if row.pruned else row.last_sequence + 1 - first
     for portal_id, position in positions.items():
         total += position.last_sequence - _end(sealed[portal_id].get(position.epoch, []))
-    count = _Count(progress, total)
+    count = _Count(progress, total, read_log)
     for portal_id, epochs in sealed.items():
         row_of_portal = state.get(PORTALS, portal_id)
         name = row_of_portal.name if row_of_portal is not None else portal_id.hex()
         _verify_portal(read_log, portal_id, name, positions.get(portal_id), epochs, count)
     progress("read log", count.batches, count.total)
-    return SegmentsReport(segments, pruned, count.batches, count.reads)
+    counters = count.verify_counters()
+    return SegmentsReport(segments, pruned, count.batches, count.reads, counters)
+
+
+def _verify_kept(state: State, read_log: StoredReads) -> None:
+    """The counters that are kept are those that the journal was told of, or those before as long as it
+    takes to write them, and nothing was deleted that they do not stand for.
+    """
+    turn = read_log.kept_turn
+    tags, digest = digest_kept(read_log, turn or 0)
+    row = state.get(READ_COUNTERS, REALM_KEY)
+    if turn is None:
+        known = not tags and (row is None or not row.digest_before)
+    else:
+        told = [] if row is None else [(row.turn, row.digest), (row.turn_before, row.digest_before)]
+        known = (turn, digest) in told
+    if not known:
+        raise LedgerCorrupt("read log, kept counters", "are not those the journal has")
+    for _, segment in state.scan(SEGMENTS):
+        if segment.pruned and segment.counter_batches and segment.end_turn > (turn or 0):
+            raise LedgerCorrupt("read log, kept counters", "are older than what was deleted")
 
 
 def _end(listed: list[tuple[int, SegmentRow]]) -> int:
@@ -104,7 +169,7 @@ def _end(listed: list[tuple[int, SegmentRow]]) -> int:
 
 
 def _verify_portal(
-    read_log: ReadLog,
+    read_log: StoredReads,
     portal_id: bytes,
     name: str,
     position: Position | None,
@@ -136,7 +201,7 @@ def _verify_portal(
 
 
 def _verify_segment(
-    read_log: ReadLog,
+    read_log: StoredReads,
     portal_id: bytes,
     epoch: int,
     where: str,
@@ -155,7 +220,7 @@ def _verify_segment(
 
 
 def _expect(
-    read_log: ReadLog,
+    read_log: StoredReads,
     portal_id: bytes,
     epoch: int,
     where: str,
@@ -169,7 +234,7 @@ def _expect(
         try:
             sequence, packed = next(batches, (0, b""))
             if sequence == expected:
-                count.add(len(unpack_block(packed).columns))
+                count.add(unpack_block(packed))
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"{where}, batch {expected}", str(error)) from None
         if sequence != expected:
