@@ -101,6 +101,20 @@ def test_the_auditor_agrees_for_long(served: History, drawn: list[Step]) -> None
     check(served, drawn)
 
 
+def test_refusals_without_entries_are_counted(served: History) -> None:
+    """More than the quota has room for, some of which would have been alarmed."""
+    served.begin("quota-")
+    served.run(
+        [*BEGINNING, *[Step("issue", ("M", 1, 2, False, 0))] * 60, *[Step("alter", (0,))] * 2]
+    )
+    for number in range(60):
+        served.run([Step("alter", (number,))])
+    served.wait_counted()
+    found, served.auditor.findings = served.auditor.findings, []
+    assert found == []
+    assert served.auditor.unrecorded > 60
+
+
 # -- mutants
 
 # Everything that the rules below are about happens once in it.

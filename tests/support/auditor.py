@@ -26,6 +26,7 @@ from jinku.v1.portal_pb2 import PresentedTag
 from jinku.v1.registry_pb2 import GetContainerResponse
 
 RELEASE, HOLD = 1, 2
+NOT_RECORDED = 102
 # Which events an accepted command has, in this order, by its request.
 EVENTS = {
     OWN + "FoundRealm": "realm_founded",
@@ -89,6 +90,8 @@ class Auditor:
         self.made: dict[bytes, int] = {}
         # By principal and command id: the entries, of which the first is the answer.
         self.commands: dict[tuple[str, bytes], list[int]] = {}
+        # Answers without an entry.
+        self.unrecorded = 0
         self.refusals: dict[tuple[str, bool], tuple[int, int]] = {}
 
     # -- the journal as a whole
@@ -275,8 +278,11 @@ class Auditor:
             self.find(f"tag {tag.identity.hex()} is held for {said}, it ought to be for {ought}")
 
     def check_answer(self, request: bytes, answer: Any) -> None:
-        """The answer is the one of the entry that this very request has."""
+        """The answer is the one of the entry that this very request has, or says that it has none."""
         outcome, digest = answer.outcome, hashlib.sha256(request).digest()
+        if not outcome.HasField("receipt"):
+            self.check_unrecorded(answer, self.requests[digest])
+            return
         header = EntryHeader.FromString(outcome.receipt.header)
         if header.request_digest != digest:
             self.find(f"{type(answer).__name__} is the answer to another request")
@@ -288,6 +294,19 @@ class Auditor:
         said = [int(reason.code) for reason in outcome.refused.reasons]
         if said != [int(reason.code) for reason in header.reasons]:
             self.find("the answer has other reasons than the entry")
+
+    def check_unrecorded(self, answer: Any, request: Message) -> None:
+        """A refusal beyond the caller's quota: for its own reasons, and for that one."""
+        *said, last = [int(reason.code) for reason in answer.outcome.refused.reasons] or [0]
+        ought = expected_reasons(request, self.books, self.keys)
+        if last != NOT_RECORDED or not said or (said != [REUSED] and ought not in (None, said)):
+            self.find(f"no receipt, for {[*said, last]}")
+        self.unrecorded += 1
+
+    @property
+    def all_counted(self) -> bool:
+        """Whether the journal counts every refusal that had no entry of its own."""
+        return self.books.counted == self.unrecorded
 
     def tell_history(self, event: Any) -> None:
         what = getattr(event, event.WhichOneof("event"))

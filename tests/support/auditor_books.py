@@ -81,6 +81,8 @@ class Books:
     passages: dict[tuple[bytes, bytes, int], int] = field(default_factory=dict)
     sealed: dict[tuple[bytes, int], dict[int, int]] = field(default_factory=dict)
     pruned: set[tuple[bytes, int, int]] = field(default_factory=set)
+    # Refusals without entries of their own.
+    counted: int = 0
     wrapping: int = 0
     destroyed: int = 0
 
@@ -345,6 +347,9 @@ def count(books: Books, event: Any, header: EntryHeader, _: Events) -> Iterator[
         yield "a summary of no refusals"
     if event.last_ns > header.decided_at_ns:
         yield "a summary of refusals to come"
+    if header.device_id or books.services.get(event.device_id, ("",))[0] not in event.principal:
+        yield "a summary of another's refusals"
+    books.counted += event.count
 
 
 # -- persons

@@ -48,6 +48,9 @@ SETTINGS = {
     "PORTAL__ALARMS_PER_INTERVAL_MAX": "100000",
     "READLOG__SEGMENT_BATCHES_MAX": "3",
     "PERSONAL__RETENTION_DAYS": "0",
+    # So few that some have no entry of their own.
+    "SEQUENCER__REFUSALS_PER_INTERVAL_MAX": "20",
+    "SEQUENCER__REFUSAL_INTERVAL_SECONDS": "2",
 }
 # What a walk shows to the antennas, and which way it went.
 IN, OUT, TURNED_BACK, STRAY, UNDETERMINED = range(1, 6)
@@ -148,8 +151,10 @@ class History:
         request.command_id.CopyFrom(  # type: ignore[attr-defined]
             ClientCommandId(epoch=7, sequence=self.sequence)
         )
-        self.sent.append((who, request))
-        return self.send(request, who)
+        answer = self.send(request, who)
+        if answer.outcome.HasField("receipt"):
+            self.sent.append((who, request))
+        return answer
 
     def send(self, request: Message, who: str) -> Any:
         body = request.SerializeToString(deterministic=True)
@@ -238,9 +243,10 @@ class History:
         who, request = self.sent[which % len(self.sent)]
         altered: Any = type(request)()
         altered.CopyFrom(request)
-        field = next(name for name in ("note", "name", "label", "container_label")
-                     if name in request.DESCRIPTOR.fields_by_name)  # fmt: skip
-        setattr(altered, field, getattr(altered, field) + "-x")
+        fields = ("note", "name", "label", "container_label", "contact_id", "subject_id")
+        field = next(name for name in fields if name in request.DESCRIPTOR.fields_by_name)
+        value = getattr(altered, field)
+        setattr(altered, field, bytes(16) if isinstance(value, bytes) else value + "-x")
         self.send(altered, who)
 
     def walk(self, gate: int, identity: int, how: str, forged: bool) -> None:
@@ -321,6 +327,17 @@ class History:
         checkpoint = notes.open_checkpoint(answer.checkpoint, key)
         if checkpoint.tree_size == len(self.auditor.leaves):
             self.auditor.check_root(checkpoint)
+
+    def wait_counted(self) -> None:
+        """Until the journal counts what it did not record one by one."""
+
+        def counted() -> bool:
+            self.read_on()
+            return self.auditor.all_counted
+
+        if not self.hear(counted):
+            books = self.auditor.books
+            self.auditor.find(f"{books.counted} of {self.auditor.unrecorded} refusals are counted")
 
 
 @contextmanager
