@@ -151,11 +151,11 @@ class Sequencer:
             self._waiting.clear()
         try:
             self._log.suspect()
-        finally:
-            stopped = LedgerStopped(
-                "the outcome of a commit is unknown; the service must be restarted"
-            )
-            stopped.__cause__ = error
-            for _, future in batch + waiting:
-                future.set_exception(stopped)
-            self._on_stop(error)
+        except Exception as unmarked:
+            # The disk does not take even that. It happened on the way from `error`, and says so.
+            error = unmarked
+        stopped = LedgerStopped("the outcome of a commit is unknown; the service must be restarted")
+        stopped.__cause__ = error
+        for _, future in batch + waiting:
+            future.set_exception(stopped)
+        self._on_stop(error)

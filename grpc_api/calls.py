@@ -208,6 +208,8 @@ class _Ending:
             error = errors.invalid(error.violations)
         if isinstance(error, LedgerBusy):
             error = errors.ledger_busy()
+        if isinstance(error, LedgerStopped):
+            error = errors.stopped()
         if not isinstance(error, CallRefused):
             error = self._incident(error)
         self._code = error.code

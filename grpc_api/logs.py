@@ -50,7 +50,9 @@ def describe_exception(error: BaseException) -> list[str]:
             f"  {frame.f_code.co_filename}:{number} {frame.f_code.co_name}"
             for frame, number in list(traceback.walk_tb(current.__traceback__))[-FRAMES_MAX:]
         )
-        current = current.__cause__ or current.__context__
+        cause = current.__cause__ or current.__context__
+        # An error of LMDB that is passed on as it is names itself.
+        current = cause if cause is not current else current.__context__
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import lmdb
 
-from core.errors import JinkuError, LedgerBusy, LedgerCorrupt, LedgerFull
+from core.errors import JinkuError, LedgerBusy, LedgerCorrupt, LedgerFull, LedgerStopped
 from core.files import sync_directory
 from core.ledger import layout
 from core.ledger.tables import BESIDE, TABLES
@@ -94,9 +94,14 @@ def probe(path: Path) -> None:
 
 
 def explain(error: lmdb.Error) -> Exception:
-    """What LMDB says, as ours if it is about what is stored or how much there is room for."""
+    """What LMDB says, as ours if it is about what is stored, how much there is room for, or that it
+    has stopped.
+    """
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull("the ledger's map is full: raise storage.ledger_map_gib, start again")
     if isinstance(error, lmdb.ReadersFullError):
         return LedgerBusy("too many snapshots of the ledger are open at once; repeat later")
+    if isinstance(error, lmdb.PanicError):
+        # Since its head could not be written LMDB does nothing any more.
+        return LedgerStopped("an earlier commit failed; open the ledger again")
     return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error

@@ -107,12 +107,15 @@ class Realm:
             self.lives += 1
             try:
                 yield life
+            except Found as found:
+                found.add_note(life.said()[-4000:])
+                raise
             finally:
                 process.kill()
                 process.wait()
 
-    def wait_serving(self, life: Life) -> None:
-        """Until it answers. Gone if it was killed before, Found if it ended by itself."""
+    def wait_serving(self, life: Life, *, or_end: bool = False) -> None:
+        """Until it answers. Gone if it was killed before; Found if it ended by itself, or Gone."""
         deadline = time.monotonic() + START_SECONDS_MAX
         retry = RetryPolicy(attempts_max=1, timeout_s=5)
         while True:
@@ -120,7 +123,7 @@ class Realm:
                 try:
                     LedgerClient(channel, retry=retry).get_checkpoint(GetCheckpointRequest())
                 except ServiceUnavailable:
-                    life.check()
+                    life.check(or_end=or_end)
                 else:
                     return
             if time.monotonic() > deadline:
@@ -274,10 +277,17 @@ class Life:
     def kill_after(self, seconds: float) -> None:
         after(seconds, self.process.kill)
 
-    def check(self) -> None:
-        """Gone if it was killed; Found if it ended otherwise."""
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code; None if it still runs."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def check(self, *, or_end: bool = False) -> None:
+        """Gone if it was killed, or may have ended; Found if it ended otherwise."""
         code = self.process.poll()
-        if code == -signal.SIGKILL:
+        if code == -signal.SIGKILL or (or_end and code is not None):
             raise Gone("killed")
         if code is not None:
             raise Found(f"does not open: ended with {code}:\n{self.said()}")

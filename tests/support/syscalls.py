@@ -134,3 +134,14 @@ class _Reader:
 def unescape(text: str) -> str:
     """A path as strace has it with -xx, or plain."""
     return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
+
+
+def injecting(call: str, fault: str, occurrence: str) -> list[str]:
+    """What to put before a program so that this call fails in it: `fault` as strace has it
+    (`error=EIO`, `retval=100`), `occurrence` as well (`7`: the seventh of each thread; `7+`: from the
+    seventh on). The process that is started is the program's own.
+    """
+    return [
+        "strace", "-D", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", f"trace={call}",
+        "-e", f"inject={call}:{fault}:when={occurrence}",
+    ]  # fmt: skip

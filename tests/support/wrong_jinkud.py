@@ -15,6 +15,7 @@ from typing import Any, Final
 import lmdb
 
 from core import writer
+from core.errors import LedgerStopped
 from core.ledger import layout
 from core.ledger.ledger import Ledger
 from core.ledger.merkle import inclusion_proof
@@ -120,14 +121,21 @@ def open_with(**options: bool) -> Callable[[], None]:
 
 
 def go_on_after_errors() -> None:
-    """A commit that fails fails alone, and the writer takes the next one."""
+    """A commit that fails fails alone, and the writer takes the next one; the read log tries again."""
+    read_log_commit = ReadLog._commit
+
+    def commit_again(self: ReadLog, writes: Any) -> None:
+        try:
+            read_log_commit(self, writes)
+        except lmdb.Error:
+            read_log_commit(self, writes)
 
     def commit(self: Ledger, txn: lmdb.Transaction) -> None:
         txn.commit()
 
     def fail(self: Sequencer, batch: Any, error: BaseException) -> None:
         for _, future in batch:
-            future.set_exception(error)
+            future.set_exception(LedgerStopped(str(error)))
 
     def run(self: Sequencer) -> None:
         while True:
@@ -136,6 +144,7 @@ def go_on_after_errors() -> None:
             if closed and not batch:
                 return
 
+    ReadLog._commit = commit_again  # type: ignore[method-assign]
     Ledger._commit = commit  # type: ignore[method-assign]
     Sequencer._fail = fail  # type: ignore[method-assign]
     Sequencer._run = run  # type: ignore[method-assign]

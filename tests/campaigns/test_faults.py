@@ -1,0 +1,123 @@
+"""Disks that fail: the service stops, acknowledges nothing more, and has all it acknowledged when it is back."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+import wrong_jinkud
+from lives import Realm, busy_realm
+from power import disk_in, why_not
+from process import JINKUD
+from syscalls import injecting
+from traffic import Found, Gone
+
+pytestmark = pytest.mark.needs_debian("strace")
+
+STOPPED = 70
+STOP_SECONDS_MAX = 30
+# LMDB writes pages with the first two, syncs them with the third, and writes its head with the
+# second, through a descriptor that syncs.
+FAULTS = [
+    ("fdatasync", "error=EIO"),
+    ("pwrite64", "error=EIO"),
+    ("writev", "error=EIO"),
+    ("pwrite64", "error=ENOSPC"),
+    ("writev", "error=ENOSPC"),
+    # A part of it was written.
+    ("pwrite64", "retval=64"),
+    ("writev", "retval=4096"),
+]
+Fault = tuple[str, str]
+
+
+def fail_once(
+    realm: Realm, fault: Fault, occurrence: str, program: tuple[str, ...] = (str(JINKUD),)
+) -> int:
+    """One life in which this happens, under load; its exit code. Found if it goes on."""
+    with realm.service([*injecting(*fault, occurrence), *program]) as life:
+        try:
+            realm.wait_serving(life, or_end=True)
+            realm.load(STOP_SECONDS_MAX)
+        except Gone:
+            pass
+        code = life.wait(STOP_SECONDS_MAX)
+        if code is None:
+            raise Found(f"goes on after {fault}, {occurrence}")
+        if "Traceback" in life.said():
+            raise Found(f"does not say what happened:\n{life.said()}")
+    return code
+
+
+def come_back(realm: Realm, chance: random.Random, *, whole: bool) -> None:
+    """The disk is well again."""
+    realm.verify(whole=whole)
+    with realm.service() as life:
+        realm.wait_serving(life)
+        realm.confirm(chance)
+        realm.load(0.2)
+
+
+@pytest.mark.parametrize("fault", [FAULTS[0]], ids=":".join)
+def test_a_disk_that_fails(tmp_path: Path, fault: Fault) -> None:
+    realm = busy_realm(tmp_path)
+    assert fail_once(realm, fault, "12") == STOPPED
+    answers, batches = realm.acknowledged
+    assert answers + batches
+    come_back(realm, random.Random(1), whole=False)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("occurrence", ["{}", "{}+"], ids=["once", "from then on"])
+@pytest.mark.parametrize("fault", FAULTS, ids=":".join)
+def test_disks_that_fail_at_any_time(tmp_path: Path, fault: Fault, occurrence: str) -> None:
+    realm = busy_realm(tmp_path)
+    chance = random.Random(f"{fault}{occurrence}")
+    codes = []
+    for _ in range(int(os.environ.get("JINKU_FAULTS", "15"))):
+        at = chance.choice([chance.randrange(1, 12), chance.randrange(12, 200)])
+        codes.append(fail_once(realm, fault, occurrence.format(at)))
+        come_back(realm, chance, whole=len(codes) % 5 == 0)
+    print(*fault, occurrence, codes, realm.account(), flush=True)
+
+
+@pytest.mark.soak
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    reason = why_not(tmp_path)
+    if reason:
+        pytest.skip(f"no disk can be made here: {reason}")
+    realm = busy_realm(tmp_path)
+    chance = random.Random(5)
+    with disk_in(tmp_path) as disk:
+        realm.move(disk.path / "data")
+        for _ in range(5):
+            ballast = disk.path / "ballast"
+            room = os.statvfs(disk.path)
+            size = room.f_bavail * room.f_frsize - chance.randrange(1 << 19, 1 << 21)
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+            # Twice: what is full stays full, and it starts on it all the same.
+            for _ in range(2):
+                with realm.service() as life:
+                    try:
+                        realm.wait_serving(life, or_end=True)
+                        realm.load(STOP_SECONDS_MAX)
+                    except Gone:
+                        pass
+                    assert life.wait(STOP_SECONDS_MAX) == STOPPED, life.said()
+            realm.verify(whole=False)
+            ballast.unlink()
+            come_back(realm, chance, whole=True)
+        print(realm.account())
+
+
+@pytest.mark.soak
+def test_who_goes_on_is_found(tmp_path: Path) -> None:
+    realm = busy_realm(tmp_path)
+    wrong = (sys.executable, wrong_jinkud.__file__, "go_on_after_errors")
+    with pytest.raises(Found, match="goes on"):
+        fail_once(realm, FAULTS[0], "12", wrong)
