@@ -93,9 +93,9 @@ def probe(path: Path) -> None:
         raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
 
 
-def explain(error: lmdb.Error) -> Exception:
-    """What LMDB says, as ours if it is about what is stored, how much there is room for, or that it
-    has stopped.
+def explain(error: lmdb.Error, where: str = _FILE) -> Exception:
+    """What LMDB says of a file, as ours if it is about what is stored, how much there is room for, or
+    that it has stopped.
     """
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull("the ledger's map is full: raise storage.ledger_map_gib, start again")
@@ -104,4 +104,4 @@ def explain(error: lmdb.Error) -> Exception:
     if isinstance(error, lmdb.PanicError):
         # Since its head could not be written LMDB does nothing any more.
         return LedgerStopped("an earlier commit failed; open the ledger again")
-    return LedgerCorrupt(_FILE, str(error)) if isinstance(error, _DAMAGE) else error
+    return LedgerCorrupt(where, str(error)) if isinstance(error, _DAMAGE) else error

@@ -10,13 +10,16 @@ from typing import Final
 import lmdb
 
 from core.errors import LedgerCorrupt
+from core.files import sync_directory
 from core.kernels import UNKNOWN_NUMBER, TagIndex
+from core.ledger.environment import explain
 from core.portal.columns import U8, U32
 from core.readlog import layout
 from core.readlog.layout import Basis, Block, Position
 from core.readlog.sealing import ReadLogSealer
 
 COUNTERS_AT_ONCE: Final = 65_536
+_FILE: Final = "the read log's file"
 
 
 class StoredReads:
@@ -25,17 +28,26 @@ class StoredReads:
     def __init__(self, path: Path, key: bytes, *, map_gib: int = 64) -> None:
         """Open the log in directory `path`, or begin an empty one there. `key` is 32 bytes.
 
-        Raises LedgerCorrupt if a position does not open (another key, or damage).
+        Raises LedgerCorrupt if the file or a position does not open (another key, or damage).
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sealer = ReadLogSealer(key)
-        self._env = lmdb.open(
-            str(path), map_size=map_gib << 30, max_dbs=16, max_readers=1024, sync=True,
-            metasync=True, writemap=False, readahead=False, mode=0o600,
-        )  # fmt: skip
-        self._tables = {number: self._env.open_db(b"%d" % number) for number in layout.TABLES}
         try:
+            self._env = lmdb.open(
+                str(path), map_size=map_gib << 30, max_dbs=16, max_readers=1024, sync=True,
+                metasync=True, writemap=False, readahead=False, mode=0o600,
+            )  # fmt: skip
+        except lmdb.Error as error:
+            raise explain(error, _FILE) from error
+        try:
+            self._tables = {number: self._env.open_db(b"%d" % number) for number in layout.TABLES}
             dict(self.positions())
+            # LMDB syncs its files, not the directories that name them.
+            sync_directory(path)
+            sync_directory(path.parent)
+        except lmdb.Error as error:
+            self._env.close()
+            raise explain(error, _FILE) from error
         except BaseException:
             self._env.close()
             raise

@@ -205,7 +205,6 @@ def test_a_head_torn_within_its_sector_is_the_one_before(traced: Traced, said: s
     print(older, "older states of", said)
 
 
-@pytest.mark.xfail(reason="the read log does neither yet")
 def test_names_are_on_the_disk_before_anything_is_acknowledged(tmp_path: Path) -> None:
     """A file that is synced and has no name in its directory is lost all the same."""
     traced = trace_commits(tmp_path / "realm", 1, earlier=0)
@@ -221,7 +220,6 @@ def test_names_are_on_the_disk_before_anything_is_acknowledged(tmp_path: Path) -
         assert {data.parent, data.parent.parent} <= set(synced)
 
 
-@pytest.mark.xfail(reason="the read log does neither yet")
 def test_a_store_that_was_being_made_opens_or_says_that_it_is_none(tmp_path: Path) -> None:
     """Before anything was acknowledged; from the first acknowledgement on it opens."""
     traced = trace_commits(tmp_path / "realm", 2, earlier=0)
