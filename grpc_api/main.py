@@ -16,6 +16,7 @@ import structlog
 from core.errors import SettingsError
 
 from .cli import EPILOG, EXIT_STOPPED, Cli, read_settings, with_config
+from .replaying import replay_reads
 from .upkeep import UPKEEP
 
 STOPPED_GRACE_SECONDS = 1.0
@@ -216,7 +217,7 @@ def personalise(config: Path, identities: Path, output: Path) -> None:
     click.echo(f"{output}: {count} tags")
 
 
-for command in UPKEEP:
+for command in (*UPKEEP, replay_reads):
     main.add_command(command)
 
 

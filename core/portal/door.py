@@ -22,7 +22,7 @@ from core.portal.alarms import AlarmBook, Batch, Held
 from core.portal.columns import U8, U32, Columns
 from core.portal.commands import CommandMaker
 from core.portal.parts import Parts
-from core.portal.tracker import Gone, Outstanding, Tracker, leave_out_decided
+from core.portal.tracker import NO_VERDICT, Gone, Outstanding, Tracker, leave_out_decided
 from core.readlog.layout import Basis, Block, Position
 from core.readlog.log import counters_of
 from core.readlog.segments import OpenSegment, Stored
@@ -329,10 +329,12 @@ class Door:
             if sequence >= position.replay_from:
                 if block.basis is not None and block.basis.quiet_before_ns:
                     gone = self.tracker.finish(block.basis.quiet_before_ns, sequence - 1)
-                genuine = np.unique(numbers[block.verdicts == Verdict.VERDICT_GENUINE])
+                # A tag whose master was loaded then and is not now has no number: it is not followed.
+                verdicts = np.where(numbers == UNKNOWN_NUMBER, np.uint8(NO_VERDICT), block.verdicts)
+                genuine = np.unique(numbers[verdicts == Verdict.VERDICT_GENUINE])
                 decided |= self._decided(np.setdiff1d(genuine, seen).tolist())
                 seen = np.union1d(seen, genuine).astype(np.uint32)
-                verdicts = leave_out_decided(columns, block.verdicts, numbers, decided)
+                verdicts = leave_out_decided(columns, verdicts, numbers, decided)
                 seen_now = self.tracker.observe(sequence, columns, verdicts, numbers)
                 gone += seen_now.gone
                 left_out = seen_now.left_out

@@ -122,7 +122,7 @@ def verify_segments(
     kept are those of the journal, and with the batches after them make the newest. LedgerCorrupt names
     the portal and the sequence of the first difference.
     """
-    _verify_kept(state, read_log)
+    verify_kept(state, read_log)
     positions = dict(read_log.positions())
     sealed: dict[bytes, _Sealed] = {portal_id: {} for portal_id in positions}
     segments = pruned = total = 0
@@ -144,9 +144,9 @@ def verify_segments(
     return SegmentsReport(segments, pruned, count.batches, count.reads, counters)
 
 
-def _verify_kept(state: State, read_log: StoredReads) -> None:
+def verify_kept(state: State, read_log: StoredReads) -> None:
     """The counters that are kept are those that the journal was told of, or those before as long as it
-    takes to write them, and nothing was deleted that they do not stand for.
+    takes to write them, and nothing was deleted that they do not stand for. Else LedgerCorrupt.
     """
     turn = read_log.kept_turn
     tags, digest = digest_kept(read_log, turn or 0)

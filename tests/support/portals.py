@@ -22,6 +22,7 @@ from core.portal.floor import Floor
 from core.portal.outbound import Outbound
 from core.portal.parts import Parts
 from core.portal.session import End, PortalSession
+from core.procedures.table import handlers
 from core.readlog.log import ReadLog
 from core.realm import principal_of
 from core.sequencer import Sequencer
@@ -30,7 +31,7 @@ from grpc_api.loop import LoopThread
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.tag_pb2 import TagScheme
 from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamResponse
-from ledgers import HANDLERS, REALM, TRUST_DOMAIN, reopen
+from ledgers import REALM, TRUST_DOMAIN, reopen
 from registrar import Registrar, container, institution, issue, portal, vault
 from tag_reference import counter_evidence, tag_key, tam1_response
 
@@ -162,15 +163,17 @@ class Site:
     elapsed_ns: int = 0
     failures: list[BaseException] = field(default_factory=list)
     incidents: list[BaseException] = field(default_factory=list)
+    masters: list[tuple[int, int]] = field(default_factory=lambda: [(REALM, 1)])
     untracked: int = 0
     replayed: int = 0
 
     def open(self) -> Site:
         self.keys = RealmKeys.load(self.directory / "keys")
         self.ledger: Ledger = reopen(self.directory)
-        self.directory_of_tags = TagDirectory(self.ledger, [(REALM, 1, bytearray(MASTER))])
+        masters = [(realm, version, bytearray(MASTER)) for realm, version in self.masters]
+        self.directory_of_tags = TagDirectory(self.ledger, masters)
         self.sequencer = Sequencer(
-            self.ledger, HANDLERS, on_committed=self.directory_of_tags.on_committed,
+            self.ledger, handlers(self.directory_of_tags.loaded_keys), on_committed=self.directory_of_tags.on_committed,
             on_stop=self.failures.append, clock=lambda: self.now_ns, steady=lambda: self.now_ns,
         )  # fmt: skip
         self.sequencer.start()
