@@ -148,7 +148,7 @@ SCRIPT = [
 
 def play(directory: Path) -> list[Finding]:
     """What the auditor finds in the script's history. A service that stops has found it itself."""
-    with history(directory) as played:
+    with history(directory, patience_s=3) as played:
         played.begin("m-")
         played.run(SCRIPT)
         played.agree()

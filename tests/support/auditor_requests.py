@@ -154,10 +154,11 @@ def expected_presentation(
     tag = books.tags.get(books.identities.get(identity, b""))
     if tag is None:
         return [401], True
-    if tag.state != ACTIVE:
-        return [FROZEN_READ if tag.state == FROZEN else DEAD_READ], True
+    # A copy of a frozen tag is a copy before it is frozen: nothing else of it is believed.
     if forged:
         return [402], True
+    if tag.state != ACTIVE:
+        return [FROZEN_READ if tag.state == FROZEN else DEAD_READ], True
     box = books.boxes[tag.box]
     elsewhere = box.holder in books.vault_owner and box.holder != vault_id
     return ([408] if elsewhere and box.place == WITH_HOLDER else []), False
