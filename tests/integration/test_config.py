@@ -332,7 +332,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         default = info.get_default(call_default_factory=False)
         if info.is_required():
             assert rows[key] == "–", key
-        elif default in {"", ()}:
+        elif default in {"", (), None}:
             assert rows[key] == "none", key
         else:
             assert rows[key].strip("`") == str(default), key

@@ -301,7 +301,7 @@ def test_error_in_a_procedure_is_told_of_when_nobody_waits_any_more(
         )
         received = institution(running, "X1").SerializeToString()
         with pytest.raises(grpc.RpcError):
-            call_bytes(running.registrar(), REGISTER, received, seconds=0.3)
+            call_bytes(running.registrar(), REGISTER, received, seconds=2)
         release.set()
         wait_until(lambda: noted == ["jinku.v1.RegistryService/RegisterInstitution"])
 

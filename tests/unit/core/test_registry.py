@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,7 +361,7 @@ def test_same_bytes_to_another_rpc_are_another_command(registrar: Registrar) -> 
         one for one in registrar.writer.commit([*asked, asked[1]]) if isinstance(one, Committed)
     )
     assert frozen.accepted
-    assert (other.accepted, again) == (False, replace(other, repeated=True))
+    assert (other.accepted, again) == (False, other._replace(repeated=True))
     (alarmed,) = other.events.events
     assert alarmed.alarm_raised.tag_id == tag.tag_id
     assert alarmed.alarm_raised.container_id == box.container_id

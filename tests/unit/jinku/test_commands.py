@@ -78,7 +78,7 @@ def test_portal_epoch_is_kept(tmp_path: Path) -> None:
 
 def test_every_request_says_its_rpc() -> None:
     assert path_of(GetEntryRequest()) == "/jinku.v1.LedgerService/GetEntry"
-    assert len(METHODS) == 22
+    assert len(METHODS) == 23
 
 
 def test_command_gets_its_id_once(tmp_path: Path) -> None:

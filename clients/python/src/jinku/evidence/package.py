@@ -155,7 +155,8 @@ def unpack(packed: bytes) -> Files:
                 if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(packed):
                     raise EvidenceInvalid(Fault.NO_PACKAGE, info.filename, "it is compressed")
                 files[info.filename] = read_file(archive, info)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
+    # RuntimeError: of what the library cannot open, encrypted or of a method it does not know.
+    except (zipfile.BadZipFile, RuntimeError, OSError, ValueError, EOFError) as error:
         raise EvidenceInvalid(Fault.NO_PACKAGE, detail=str(error)) from error
     if len(infos) > FILES_MAX or pack(files) != packed:
         raise EvidenceInvalid(Fault.NO_PACKAGE, "package", "not as packages are written")
