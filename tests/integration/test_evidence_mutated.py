@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -237,6 +238,32 @@ def test_an_erased_persons_value_is_refused(content: Content) -> None:
 
 
 # -- what is no package, and other keys
+
+
+def alter(content: bytes, draw: random.Random) -> bytes:
+    """Some bytes changed, put in, taken out or cut off."""
+    altered, at = bytearray(content), draw.randrange(len(content) + 1)
+    how = draw.randrange(4)
+    if how == 0:
+        altered[at : at + 1] = draw.randbytes(1)
+    elif how == 1:
+        altered[at:at] = draw.randbytes(draw.randrange(1, 30))
+    elif how == 2:
+        del altered[at : at + draw.randrange(1, 200)]
+    else:
+        del altered[at:]
+    return bytes(altered)
+
+
+def test_whatever_is_handed_in_is_judged(story: Story, files: Files) -> None:
+    """At random, in the archive or in one of its files: refused, and nothing worse."""
+    draw, packed = random.Random(13), package.pack(files)
+    for _ in range(120):
+        name = draw.choice([package.MANIFEST, *files])
+        changed = package.pack({**files, name: alter(files[name], draw)})
+        for handed_in in (changed, alter(packed, draw)):
+            if handed_in != packed:
+                refusal(handed_in, story.key)
 
 
 def test_what_is_no_package_is_told(story: Story, files: Files, content: Content) -> None:
