@@ -4,9 +4,11 @@ the public API; and it would not, if the service had other rules.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from jinku.tiles import Tile, TileTree
 from jinku.type.v1.place_pb2 import Custody
 from jinku.type.v1.tag_pb2 import Direction
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetTileRequest
+from repository import read
 
 # -- random histories
 
@@ -338,6 +341,18 @@ def test_a_service_with_another_rule_is_found_out(
     mutate(monkeypatch)
     found = play(tmp_path)
     assert any(said in finding.what for finding in found), found
+
+
+def test_the_auditor_shares_nothing_with_core() -> None:
+    for name in ("auditor.py", "auditor_books.py", "auditor_requests.py"):
+        path = f"tests/support/{name}"
+        imported = [
+            node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.walk(ast.parse(read(path)))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert imported
+        assert not [one for one in imported if re.match(r"core|grpc_api|native", one or "")]
 
 
 # -- the list of entries

@@ -18,15 +18,17 @@ from google.protobuf.message import Message
 
 from auditor_books import ACCEPTED, BOOKS, OWN, REFUSED, REUSED, Books
 from auditor_requests import expected_presentation, expected_reasons, misread
-from jinku import notes
+from jinku import notes, receipts
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 from jinku.tiles import TileTree
+from jinku.v1.common_pb2 import Receipt
 from jinku.v1.portal_pb2 import PresentedTag
 from jinku.v1.registry_pb2 import GetContainerResponse
 
 RELEASE, HOLD = 1, 2
 NOT_RECORDED = 102
+RECEIPT_BYTES_MAX = 4096
 # Which events an accepted command has, in this order, by its request.
 EVENTS = {
     OWN + "FoundRealm": "realm_founded",
@@ -77,9 +79,15 @@ class Auditor:
     """Takes entries in order; `findings` is empty while all is as it ought to be."""
 
     def __init__(
-        self, requests: Mapping[bytes, Message] | None = None, keys: Iterable[int] = (1,)
+        self,
+        requests: Mapping[bytes, Message] | None = None,
+        keys: Iterable[int] = (1,),
+        verifier_key: str = "",
     ) -> None:
-        """`requests` by their SHA-256: what was sent. `keys`: versions of loaded tag masters."""
+        """`requests` by their SHA-256: what was sent. `keys`: versions of loaded tag masters.
+        `verifier_key` checks receipts.
+        """
+        self.verifier_key = verifier_key
         self.requests: Mapping[bytes, Message] = {} if requests is None else requests
         self.keys = set(keys)
         self.books = Books()
@@ -283,17 +291,30 @@ class Auditor:
         if not outcome.HasField("receipt"):
             self.check_unrecorded(answer, self.requests[digest])
             return
+        self.check_receipt(outcome.receipt)
         header = EntryHeader.FromString(outcome.receipt.header)
         if header.request_digest != digest:
             self.find(f"{type(answer).__name__} is the answer to another request")
-        if header.SerializeToString() != self.headers[outcome.entry_index].SerializeToString():
-            self.find("a receipt of another entry than the journal's")
+        if header.index != outcome.entry_index:
+            self.find("the receipt is of another entry than the answer")
         accepted = outcome.WhichOneof("outcome") == "accepted"
         if accepted != (header.outcome == ACCEPTED):
             self.find("the answer says otherwise than the entry")
         said = [int(reason.code) for reason in outcome.refused.reasons]
         if said != [int(reason.code) for reason in header.reasons]:
             self.find("the answer has other reasons than the entry")
+
+    def check_receipt(self, receipt: Receipt) -> None:
+        """It proves one of the entries, and has at most 4 KB."""
+        if receipt.ByteSize() > RECEIPT_BYTES_MAX:
+            self.find(f"a receipt of {receipt.ByteSize()} bytes")
+        try:
+            verified = receipts.verify(receipt, self.verifier_key)
+        except receipts.ReceiptInvalid as error:
+            self.find(str(error))
+        else:
+            if self.leaves[verified.header.index] != receipt.header + receipt.events_digest:
+                self.find("a receipt of another entry than the journal's")
 
     def check_unrecorded(self, answer: Any, request: Message) -> None:
         """A refusal beyond the caller's quota: for its own reasons, and for that one."""

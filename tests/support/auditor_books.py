@@ -8,7 +8,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from jinku.accounts import short
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 
@@ -248,7 +247,7 @@ def passage(books: Books, event: Any, header: EntryHeader, events: Events) -> It
     moves = [one.custody_moved for one in events.events if one.HasField("custody_moved")]
     ends = [(one.after.holder_id, one.after.place) for one in moves]
     if ends != ([ought] if ought != (box.holder, box.place) else []):
-        yield f"custody of {box.label} ought to be {short(ought[0])} {ought[1]} after it, it is {ends}"
+        yield f"custody of {box.label} ought to be {ought[0].hex()} {ought[1]} after it, it is {ends}"
     codes = [
         reason.code
         for one in events.events

@@ -119,7 +119,8 @@ class History:
         self.registry = RegistryClient(self.channels["auditor"])
         self.requests: dict[bytes, Message] = {}
         self.sent: list[tuple[str, Message]] = []
-        self.auditor = Auditor(self.requests)
+        key = running.service.ledger.verifier_key
+        self.auditor = Auditor(self.requests, verifier_key=key)
         self.sequence = 0
         ((_, _, master),) = load_tag_masters(running.settings.keys.directory)
         self.master = bytes(master)
@@ -279,6 +280,10 @@ class History:
         if genuine and direction == UNDETERMINED and not self.hear(lambda: bool(door.alarms)):
             self.auditor.find("an undetermined passage was not alarmed")
         self.read_on()
+        for told in (*door.alarms, *passed()):
+            # A stray is told and not journalled.
+            if told.HasField("receipt"):
+                self.auditor.check_receipt(told.receipt)
         if genuine and heard and {one.direction for one in passed()} != {direction}:
             self.auditor.find(f"a walk {how} was called {[one.direction for one in passed()]}")
 

@@ -37,8 +37,9 @@ def answer_before_commit() -> None:
     )  # fmt: skip
 
     def wrong_take(self: Sequencer) -> Any:
-        deciding[0], closed = take(self)
-        return deciding[0], closed
+        batch, closed = take(self)
+        deciding[:] = batch, None
+        return batch, closed
 
     def wrong_decide_all(self: Writer, commands: Any, batch: Any) -> Any:
         results = decide_all(self, commands, batch)
@@ -52,6 +53,7 @@ def answer_before_commit() -> None:
             early[index] = make_receipt(self, txn, index, tip)
         if deciding[1] is not None:
             waiting, results = deciding
+            deciding[1] = None
             for at, ((command, future), result) in enumerate(zip(waiting, results, strict=True)):
                 future.set_result(result)
                 waiting[at] = (command, Future())

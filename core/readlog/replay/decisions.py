@@ -66,7 +66,7 @@ class _Follower:
     unsure_until_ns: int
     # Last read of the last passage that the journal has, by number of the tag.
     decided: dict[int, int] = field(default_factory=dict)
-    # Causes that were new and have no alarm: they must have been counted.
+    # Identities of batches with a new cause and no alarm: they must have been counted.
     uncounted: int = 0
 
     @property
@@ -283,10 +283,13 @@ class Decisions:
                     repeats.alarmed(held.identity, cause, received_ns)
                 self._mark(index)
                 self._report.alarms += 1
-            for cause in held.causes:
-                new = repeats.is_new(held.identity, cause, received_ns, terms.alarm_repeat_ns)
-                # Without room to follow them, tags are left out otherwise after a restart.
-                one.uncounted += new and not pending and cause != Verdict.VERDICT_GENUINE
+            new = [
+                cause
+                for cause in held.causes
+                if repeats.is_new(held.identity, cause, received_ns, terms.alarm_repeat_ns)
+            ]
+            # Without room to follow them, tags are left out otherwise after a restart.
+            one.uncounted += not pending and any(cause != Verdict.VERDICT_GENUINE for cause in new)
         if not pending:
             one.uncounted += found.further
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from google.protobuf.message import Message
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jinku.type.v1.tag_pb2 import TagState
-from jinku.v1.registry_pb2 import FreezeTagRequest, RetireTagRequest, UnfreezeTagRequest
 from registrar import (
     Registrar,
     container,
@@ -22,68 +21,13 @@ from registrar import (
     unfreeze,
     vault,
 )
+from registry_model import RETIRED, Model
 
-ACTIVE, FROZEN, RETIRED = "ACTIVE", "FROZEN", "RETIRED"
 LABELS = st.sampled_from(["K-1", "K-2", "K-3"])
 # Few enough to meet again, with two that begin alike and one that is no identity.
 IDENTITIES = st.sampled_from(
     [b"\1" * 7, b"\1" * 8, b"\2" * 12, b"\3" * 12, b"\4" * 16, b"\5" * 8, bytes(12)]
 )
-
-
-@dataclass
-class ModelTag:
-    """A tag as the model knows it."""
-
-    label: str
-    state: str = ACTIVE
-
-
-@dataclass
-class Model:
-    """Boxes and tags as plain dictionaries."""
-
-    boxes: dict[str, list[bytes]] = field(default_factory=dict)
-    tags: dict[bytes, ModelTag] = field(default_factory=dict)
-
-    def live(self, label: str) -> bytes | None:
-        """The box's live tag; more than one would be an error of the model."""
-        live = [one for one in self.boxes[label] if self.tags[one].state != RETIRED]
-        assert len(live) <= 1
-        return live[0] if live else None
-
-    def issue(self, identity: bytes, label: str, replaces: bool) -> list[str]:
-        """What must be said against it; nothing: it is done."""
-        reasons = []
-        if label not in self.boxes:
-            reasons.append("CONTAINER_NOT_REGISTERED")
-        elif replaces and self.live(label) is None:
-            reasons.append("CONTAINER_HAS_NO_LIVE_TAG")
-        elif not replaces and self.live(label) is not None:
-            reasons.append("CONTAINER_HAS_LIVE_TAG")
-        if not any(identity):
-            reasons.append("TAG_IDENTITY_INVALID")
-        elif identity in self.tags:
-            reasons.append("TAG_ALREADY_BOUND")
-        if not reasons:
-            old = self.live(label)
-            if old is not None:
-                self.tags[old].state = RETIRED
-            self.tags[identity] = ModelTag(label)
-            self.boxes[label].append(identity)
-        return reasons
-
-    def move(
-        self, identity: bytes, allowed: dict[str, str], otherwise: dict[str, str]
-    ) -> list[str]:
-        """A tag goes from one state to the next, or the reason why not."""
-        tag = self.tags.get(identity)
-        if tag is None:
-            return ["TAG_NOT_REGISTERED"]
-        if tag.state not in allowed:
-            return [otherwise[tag.state]]
-        tag.state = allowed[tag.state]
-        return []
 
 
 class RegistryLife(RuleBasedStateMachine):
@@ -109,9 +53,7 @@ class RegistryLife(RuleBasedStateMachine):
 
     @rule(label=LABELS)
     def register(self, label: str) -> None:
-        reasons = ["CONTAINER_EXISTS"] if label in self.model.boxes else []
-        assert self.registrar.run(container(label)).reasons == reasons
-        self.model.boxes.setdefault(label, [])
+        self.step(container(label), self.model.register(label))
 
     @rule(identity=IDENTITIES, label=LABELS, replaces=st.booleans())
     def issue(self, identity: bytes, label: str, replaces: bool) -> None:
@@ -123,22 +65,17 @@ class RegistryLife(RuleBasedStateMachine):
 
     @rule(identity=IDENTITIES)
     def freeze(self, identity: bytes) -> None:
-        otherwise = {FROZEN: "TAG_ALREADY_FROZEN", RETIRED: "TAG_RETIRED"}
-        self.step(freeze(identity), self.model.move(identity, {ACTIVE: FROZEN}, otherwise))
+        self.step(freeze(identity), self.model.freeze(identity))
 
     @rule(identity=IDENTITIES)
     def unfreeze(self, identity: bytes) -> None:
-        otherwise = {ACTIVE: "TAG_NOT_FROZEN", RETIRED: "TAG_RETIRED"}
-        self.step(unfreeze(identity), self.model.move(identity, {FROZEN: ACTIVE}, otherwise))
+        self.step(unfreeze(identity), self.model.unfreeze(identity))
 
     @rule(identity=IDENTITIES)
     def retire(self, identity: bytes) -> None:
-        allowed = {ACTIVE: RETIRED, FROZEN: RETIRED}
-        self.step(retire(identity), self.model.move(identity, allowed, {RETIRED: "TAG_RETIRED"}))
+        self.step(retire(identity), self.model.retire(identity))
 
-    def step(
-        self, request: FreezeTagRequest | UnfreezeTagRequest | RetireTagRequest, said: list[str]
-    ) -> None:
+    def step(self, request: Message, said: list[str]) -> None:
         assert self.registrar.run(request).reasons == said
 
     @invariant()

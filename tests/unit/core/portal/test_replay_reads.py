@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -169,6 +170,39 @@ def test_every_verdict_passage_and_alarm_is_made_again(site: Site, seed: int) ->
     only = replay(site, "gate-2")
     assert 0 < only.batches < report.batches
     assert len(only.portals) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_made_again_whatever_a_crash_took_away(tmp_path: Path, seed: int) -> None:
+    """Between lives the files are taken as they are, with whatever was on its way."""
+    chance = random.Random(seed)
+    found_site(tmp_path / "0")
+    settings = PortalSettings(alarm_repeat_seconds=2, alarms_per_interval_max=8)
+    site = Site(tmp_path / "0", settings, RETENTION).open()
+    traffic = Traffic(site, seed)
+    for life in range(1, 6):
+        epoch = chance.choice([life, life - 1 or 1, 1 + life // 2])
+        names = chance.sample(["gate-1", "gate-2", "gate-far"], chance.randrange(1, 4))
+        traffic.send([site.stream(name, max(epoch, 1 + life)) for name in names], 25)
+        after = tmp_path / str(life)
+        shutil.copytree(site.directory, after, ignore=shutil.ignore_patterns("owner.lock"))
+        elapsed_ns, now_ns = site.elapsed_ns, site.now_ns
+        site.close()
+        site = Site(after, settings, RETENTION, now_ns=now_ns, elapsed_ns=elapsed_ns).open()
+        traffic.site = site
+        site.pass_time(chance.choice([0.1, 1, 5, 70]))
+        if chance.random() < 0.5:
+            traffic.send([site.stream(name, max(epoch, 1 + life)) for name in names], 10)
+        if chance.random() < 0.3:
+            site.restart()
+    site.stop_desk()
+    report = replay(site)
+    assert report.batches > 50
+    with site.ledger.read() as state:
+        verify_segments(state, site.read_log)
+    site.close()
+    assert site.failures == site.incidents == []
 
 
 def test_frozen_between_two_batches(site: Site) -> None:
