@@ -14,26 +14,23 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Final, TypeVar
+from typing import Final
 
 import lmdb
 import numpy as np
-from google.protobuf.message import Message
 
 from core.errors import JinkuError, LedgerCorrupt, SettingsError
 from core.fsck.hashes import Progress
 from core.kernels import leaf_hashes
 from core.ledger import layout
+from core.ledger.changes import Changes, TableChange
 from core.ledger.environment import DATABASES_MAX, probe
 from core.ledger.ledger import Ledger
-from core.ledger.seal import Sealer
 from core.ledger.store import Handles, rows_from
-from core.ledger.tables import TABLES, Table, WritableState
+from core.ledger.tables import TABLES, WritableState
 from core.sequencer import record
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
-
-R = TypeVar("R", bound=Message)
 
 SCRATCH: Final = "fsck"
 # Beyond the numbers of databases: what is sealed as this opens as nothing else.
@@ -42,9 +39,6 @@ _MARK_KEY: Final = b"mark"
 _PLACE: Final = struct.Struct(">Q32s32s")
 _PAGE: Final = 8192
 _MODULUS: Final = 1 << 256
-
-# By table: key → value, or None where the row was deleted.
-_Changes = dict[int, dict[bytes, bytes | None]]
 
 
 class Scratch:
@@ -83,19 +77,20 @@ class Scratch:
             scratch._close()
         scratch._delete()
 
-    def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> ReplayedTables:
+    def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> Changes:
         """What the entries after the first `size` do to the tables, for `commit`."""
+        changes = Changes()
         with self._begun() as txn:
-            tables = ReplayedTables(txn, self._handles, self._ledger.sealer)
+            tables = WritableState(txn, self._handles, self._ledger.sealer, changes)
             for header, events in entries:
                 record(header, events, tables)
-        return tables
+        return changes
 
-    def commit(self, tables: ReplayedTables, size: int) -> None:
+    def commit(self, changes: Changes, size: int) -> None:
         """Take what `record` made of the entries before `size`; a killed replay goes on there."""
         with self._begun(write=True) as txn:
-            for number, changes in sorted(tables.changes.items()):
-                self._apply(txn, number, changes)
+            for change in changes.sealed(self._ledger.sealer):
+                self._apply(txn, change)
             mark = _PLACE.pack(size, self._ledger.root(size), self._sum.to_bytes(32, "big"))
             sealed = self._ledger.sealer.seal(_MARK, _MARK_KEY, mark + self._version)
             txn.put(_MARK_KEY, sealed, db=self._handles[layout.CHECKPOINTS])
@@ -106,20 +101,12 @@ class Scratch:
         with self._begun() as txn:
             return rows_from(txn, self._handles[number], start, count)
 
-    def _apply(
-        self, txn: lmdb.Transaction, number: int, changes: dict[bytes, bytes | None]
-    ) -> None:
-        keys = sorted(changes)
-        after = self._ledger.sealer.seal_many(
-            number, [(key, value) for key in keys if (value := changes[key]) is not None]
-        )
-        with txn.cursor(db=self._handles[number]) as cursor:
-            before = [(bytes(key), bytes(value)) for key, value in cursor.getmulti(keys)]
-            for key, _ in before if len(after) < len(keys) else ():
-                if changes[key] is None and cursor.set_key(key):
-                    cursor.delete()
-            cursor.putmulti(after)
-        self._sum += self._add_up(number, after) - self._add_up(number, before)
+    def _apply(self, txn: lmdb.Transaction, change: TableChange) -> None:
+        number, handle = change.number, self._handles[change.number]
+        with txn.cursor(db=handle) as cursor:
+            before = [(bytes(key), bytes(value)) for key, value in cursor.getmulti(change.keys)]
+        change.write(txn, handle)
+        self._sum += self._add_up(number, change.rows) - self._add_up(number, before)
         self._sum %= _MODULUS
 
     def _add_up(self, number: int, rows: list[tuple[bytes, bytes]]) -> int:
@@ -200,37 +187,3 @@ class Scratch:
 
     def _delete(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-class ReplayedTables(WritableState):
-    """Tables whose changes wait in memory, each row sealed once however often it changes."""
-
-    def __init__(self, txn: lmdb.Transaction, handles: Handles, sealer: Sealer) -> None:
-        super().__init__(txn, handles, sealer)
-        self.changes: _Changes = {table.number: {} for table in TABLES}
-
-    def get(self, table: Table[R], key: bytes) -> R | None:
-        """The row as it is now."""
-        changes = self.changes[table.number]
-        if key not in changes:
-            return super().get(table, key)
-        value = changes[key]
-        return None if value is None else table.row.FromString(value)
-
-    def put(self, table: Table[R], key: bytes, row: R) -> None:
-        """Write the row."""
-        self.changes[table.number][key] = row.SerializeToString(deterministic=True)
-
-    def delete(self, table: Table[R], key: bytes) -> None:
-        """Remove the row if it is there."""
-        self.changes[table.number][key] = None
-
-    def scan(
-        self, table: Table[R], prefix: bytes = b"", start: bytes = b""
-    ) -> Iterator[tuple[bytes, R]]:
-        """LedgerCorrupt: an `apply` knows the keys of its rows; what waits is in no order."""
-        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")
-
-    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
-        """As `scan`."""
-        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")

@@ -6,7 +6,7 @@ Typed, sealed rows under numbers. A function of the journal, and of nothing else
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic, TypeVar
@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 import lmdb
 from google.protobuf.message import Message
 
+from core.ledger.changes import Changes, overlay
 from core.ledger.seal import Sealer
 from core.store.v1 import personal_pb2 as personal
 from core.store.v1 import rows_pb2 as rows
@@ -103,15 +104,29 @@ def personal_value_key(subject_id: bytes, entry_index: int, field: int) -> bytes
 
 
 class State:
-    """The tables as one transaction sees them. Reading only: what it hands out are copies."""
+    """The tables as one transaction sees them, what waits to be written included. Reading only: what
+    it hands out are copies.
+    """
 
-    def __init__(self, txn: lmdb.Transaction, handles: dict[int, lmdb._Database], sealer: Sealer):
+    def __init__(
+        self,
+        txn: lmdb.Transaction,
+        handles: dict[int, lmdb._Database],
+        sealer: Sealer,
+        changes: Changes | None = None,
+    ) -> None:
+        """`changes` wait for the transaction's end; they may grow."""
         self._txn = txn
         self._handles = handles
         self._sealer = sealer
+        self._changes = Changes() if changes is None else changes
 
     def get(self, table: Table[R], key: bytes) -> R | None:
         """The row, or None. LedgerCorrupt if it does not open."""
+        waiting = self._changes.get(table.number)
+        if waiting and key in waiting:
+            row = waiting[key]
+            return None if row is None else table.row.FromString(row)
         sealed = self._txn.get(key, db=self._handles[table.number])
         if sealed is None:
             return None
@@ -131,6 +146,30 @@ class State:
     ) -> Iterator[tuple[bytes, R]]:
         """Key and row of every row whose key begins with `prefix`, in order, `start` the first."""
         first = max(prefix, start)
+        waiting = self._waiting(table, prefix, first)
+        rows = self._stored(table, prefix, first)
+        for key, row in overlay(rows, waiting) if waiting else rows:
+            yield key, table.row.FromString(row)
+
+    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
+        """The last of the rows whose keys, of that size, begin with `prefix`."""
+        waiting = self._waiting(table, prefix, prefix)
+        found = [self._last_stored(table, prefix, key_size, {key for key, _ in waiting})]
+        found += [(key, row) for key, row in waiting if row is not None]
+        key, row = max((one for one in found if one is not None), default=(b"", b""))
+        return (key, table.row.FromString(row)) if key else None
+
+    def _waiting(
+        self, table: Table[R], prefix: bytes, first: bytes
+    ) -> list[tuple[bytes, bytes | None]]:
+        """What waits of those rows, in order."""
+        waiting = self._changes.get(table.number, {})
+        keys = sorted(key for key in waiting if key >= first and key.startswith(prefix))
+        return [(key, waiting[key]) for key in keys]
+
+    def _stored(
+        self, table: Table[R], prefix: bytes, first: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(db=self._handles[table.number]) as cursor:
             if not (cursor.set_range(first) if first else cursor.first()):
                 return
@@ -138,19 +177,22 @@ class State:
                 key = bytes(raw)
                 if not key.startswith(prefix):
                     return
-                yield key, table.row.FromString(self._sealer.open(table.number, key, bytes(sealed)))
+                yield key, self._sealer.open(table.number, key, bytes(sealed))
 
-    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
-        """The last of the rows whose keys, of that size, begin with `prefix`."""
+    def _last_stored(
+        self, table: Table[R], prefix: bytes, key_size: int, but: Set[bytes]
+    ) -> tuple[bytes, bytes] | None:
+        upper = prefix.ljust(key_size, b"\xff")
         with self._txn.cursor(db=self._handles[table.number]) as cursor:
-            upper = prefix.ljust(key_size, b"\xff")
             found = cursor.set_range(upper) and cursor.key() == upper
-            if not found and not (cursor.prev() if cursor.key() else cursor.last()):
+            if not found:
+                found = cursor.prev() if cursor.key() else cursor.last()
+            while found and bytes(cursor.key()) in but:
+                found = cursor.prev()
+            if not found or not bytes(cursor.key()).startswith(prefix):
                 return None
-            key, sealed = bytes(cursor.key()), bytes(cursor.value())
-        if not key.startswith(prefix):
-            return None
-        return key, table.row.FromString(self._sealer.open(table.number, key, sealed))
+            key = bytes(cursor.key())
+            return key, self._sealer.open(table.number, key, bytes(cursor.value()))
 
     def command_key(self, principal: str, command_id: CommandId) -> bytes:
         """Where a command is remembered.
@@ -188,12 +230,11 @@ class WritableState(State):
 
     def put(self, table: Table[R], key: bytes, row: R) -> None:
         """Write the row; durable when the writer's transaction commits."""
-        sealed = self._sealer.seal(table.number, key, row.SerializeToString(deterministic=True))
-        self._txn.put(key, sealed, db=self._handles[table.number])
+        self._changes[table.number][key] = row.SerializeToString(deterministic=True)
 
     def delete(self, table: Table[R], key: bytes) -> None:
         """Remove the row if it is there."""
-        self._txn.delete(key, db=self._handles[table.number])
+        self._changes[table.number][key] = None
 
     def put_beside(self, table: Table[R], key: bytes, row: R | None) -> None:
         """Write or remove a row that lies beside the journal. ValueError for any other table."""

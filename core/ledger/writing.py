@@ -6,6 +6,7 @@ import lmdb
 
 from core.errors import LimitExceeded
 from core.ledger import layout
+from core.ledger.changes import Changes
 from core.ledger.journal import Journal
 from core.ledger.merkle import Frontier, leaf_hash
 from core.ledger.note import Checkpoint, NoteSigner
@@ -32,8 +33,9 @@ class Writing:
         self._sealer = sealer
         self._journal = journal
         self._limits = limits
-        self.state = State(txn, handles, sealer)
-        self.tables = WritableState(txn, handles, sealer)
+        self._changes = Changes()
+        self.state = State(txn, handles, sealer, self._changes)
+        self.tables = WritableState(txn, handles, sealer, self._changes)
         self.frontier = frontier
         self.first = frontier.size
         self.entries: list[Entry] = []
@@ -66,16 +68,18 @@ class Writing:
         return self._journal.entry(index, self._txn)
 
     def finish(self, signer: NoteSigner) -> Checkpoint | None:
-        """Write what was appended and the checkpoint over it, and give that; None for nothing.
+        """Write the rows that changed, what was appended and the checkpoint over it, and give that;
+        None if nothing was appended.
 
         Durable when the transaction commits.
         """
+        txn, handles = self._txn, self._handles
+        for change in self._changes.sealed(self._sealer):
+            change.write(txn, handles[change.number])
         if not self.entries:
             return None
-        txn, handles = self._txn, self._handles
         key, sealed = self._journal.seal(self.first, self.entries)
         txn.put(key, sealed, db=handles[layout.JOURNAL], append=True)
-        # In order of keys each page of the tree is found once.
         self._nodes.sort()
         with txn.cursor(db=handles[layout.NODES]) as cursor:
             cursor.putmulti(self._nodes)
