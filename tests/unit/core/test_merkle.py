@@ -58,6 +58,16 @@ def test_reference_tree() -> None:
     assert root_at(0, tree.fetch) == EMPTY_ROOT
 
 
+def test_published_proofs_are_what_is_made() -> None:
+    tree = Tree([bytes.fromhex(leaf) for leaf in VECTORS["leaves"]])
+    for row in VECTORS["inclusion"]:
+        proof = inclusion_proof(row["index"], row["size"], tree.fetch)
+        assert [one.hex() for one in proof] == row["proof"]
+    for row in VECTORS["consistency"]:
+        proof = consistency_proof(row["first"], row["second"], tree.fetch)
+        assert [one.hex() for one in proof] == row["proof"]
+
+
 @given(st.integers(1, 70))
 def test_proofs_of_every_leaf_at_every_size(count: int) -> None:
     leaves = [b"%d" % i for i in range(count)]
