@@ -126,9 +126,8 @@ class Ledger:
 
     def entry(self, index: int) -> Entry:
         """One entry. IndexError if the journal is shorter."""
-        if not 0 <= index < self.size:
+        if not self._holds(index):
             raise IndexError(f"the journal has {self.size} entries, there is no number {index}")
-        self._opened()
         return self._journal.entry(index)
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
@@ -296,6 +295,14 @@ class Ledger:
         if self._store is None:
             raise LedgerStopped("the ledger is closed")
         return self._store
+
+    def _holds(self, index: int) -> bool:
+        """Whether it is durable: who reads rows may see a commit a moment before `size` has it."""
+        store = self._opened()
+        if 0 <= index < self.size:
+            return True
+        with store.snapshot() as txn:
+            return 0 <= index < self._checkpoint(txn, None).tree_size
 
     @contextmanager
     def _nodes_of(self, tree_size: int) -> Iterator[Fetch]:

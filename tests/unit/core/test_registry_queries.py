@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from core.errors import InvalidRequest
 from core.ledger.merkle import leaf_hash
+from core.ledger.port import Entry
 from core.procedures.queries import get_checkpoint, get_container, get_entry, get_proof
 from core.procedures.table import QUERIES
 from jinku.event.v1.event_pb2 import Events
@@ -90,3 +91,24 @@ def test_query_needs_no_writer(registrar: Registrar) -> None:
     """A question reads committed state while a commit is under way."""
     with registrar.ledger.writing():
         assert get_container(GetContainerRequest(label="K-1"), registrar.ledger).found
+
+
+def test_what_a_snapshot_shows_is_told_before_the_tip_says_it(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit and the ledger's knowing of it: its rows are seen, and lead to its entry."""
+    ledger = registrar.ledger
+    committed = ledger._journal.committed
+    told: list[tuple[int, list[int]]] = []
+
+    def ask(first: int, entries: Sequence[Entry]) -> None:
+        # Who reads calls it too.
+        monkeypatch.undo()
+        size = ledger.size
+        answer = get_container(GetContainerRequest(label="K-9"), ledger)
+        told.append((size, [item.entry_index for item in answer.history]))
+        committed(first, entries)
+
+    monkeypatch.setattr(ledger._journal, "committed", ask)
+    registrar.accept(container("K-9"))
+    assert told[0][1] == [told[0][0]] == [ledger.size - 1]
