@@ -55,6 +55,53 @@ static void copy_index(struct index *index, const struct model *model, size_t co
     free(padded), free(lengths), free(packed), free(columns), free(numbers);
 }
 
+/* Looked up many at a time, those of a width and one that is nobody's among them, and what else is
+ * read of the whole. */
+static void read_index(struct index *index, const struct model *model, size_t count, uint64_t mark)
+{
+    static const size_t widths[] = {7, 8, 12, 16};
+    uint32_t *counters = exactly(count * sizeof *counters);
+    index_write(index);
+    index_set_mark(index, mark);
+    index_leave(index);
+    index_start_turns(index, mark);
+    index_read(index);
+    CHECK(index_turn_begin(index) == mark);
+    index_turn_end(index);
+    CHECK(index_turns(index) == mark + 1 && index_mark(index) == mark);
+    CHECK(index_capacity(index) >= count && index_bytes(index) / 32 >= index_capacity(index));
+    index_copy_counters(index, 0, count, counters);
+    for (size_t at = 0; at < count; at++)
+        CHECK(counters[at] == model[at].counter);
+    for (size_t w = 0; w < 4; w++) {
+        const size_t width = widths[w];
+        size_t n = 1;
+        CHECK(index_width_ok(width) && !index_width_ok(width + 2));
+        for (size_t at = 0; at < count; at++)
+            n += model[at].width == width;
+        uint8_t *rows = exactly(n * width);
+        uint32_t *expected = exactly(n * sizeof *expected), *numbers = exactly(n * sizeof *numbers);
+        struct index_probe *probes = exactly(n * sizeof *probes);
+        struct index_slot **slots = exactly(n * sizeof *slots);
+        memset(rows, 0xEE, width);
+        expected[0] = INDEX_NONE;
+        for (size_t at = 0, row = 1; at < count; at++)
+            if (model[at].width == width) {
+                memcpy(rows + row * width, model[at].identity, width);
+                expected[row++] = (uint32_t)at;
+            }
+        index_find_many(index, rows, width, n, numbers);
+        CHECK(memcmp(numbers, expected, n * sizeof *numbers) == 0);
+        index_probe_many(index, rows, width, n, probes);
+        index_seek_many(index, probes, width, n, slots);
+        for (size_t row = 0; row < n; row++)
+            CHECK(slots[row] ? slots[row]->number == expected[row] : expected[row] == INDEX_NONE);
+        free(rows), free(expected), free(numbers), free(probes), free(slots);
+    }
+    index_leave(index);
+    free(counters);
+}
+
 static void use_index(struct input *input)
 {
     static const size_t widths[] = {7, 8, 12, 16};
@@ -106,6 +153,7 @@ static void use_index(struct input *input)
             free(rows);
         }
     }
+    read_index(index, model, count, count);
     copy_index(index, model, count);
     index_free(index);
 }
@@ -134,9 +182,16 @@ static void use_arena(struct input *input)
         }
         CHECK(arena_count(arena) == count);
         CHECK(arena_find(arena, realm, 2) == ARENA_NOT_FOUND);
+        const struct arena_entry *entries;
+        CHECK(arena_enter(arena, &entries) == count);
+        for (int i = 0; i < count; i++)
+            CHECK(entries[i].realm == realms[i] && entries[i].version == 1 &&
+                  entries[i].master.round_keys[0][15] == first[i]);
+        arena_leave(arena);
     }
     arena_close(arena);
-    CHECK(arena_count(arena) == ARENA_CLOSED);
+    const struct arena_entry *none;
+    CHECK(arena_count(arena) == ARENA_CLOSED && arena_enter(arena, &none) == ARENA_CLOSED);
     arena_free(arena);
 }
 

@@ -8,6 +8,25 @@
 #include "tam1_impl.h"
 #include "tam2_impl.h"
 
+/* The tools that the kernels share, against the plain way to say the same. */
+static void use_tools(const struct aes_master *master, const uint8_t *input, size_t size)
+{
+    static const uint8_t none[AN10922_INPUT_MAX];
+    uint8_t model[AN10922_PADDED], padded[AN10922_PADDED], filled[AN10922_PADDED];
+    an10922_pad(master, AN10922_128, none, size, model);
+    an10922_pad(master, AN10922_128, input, size, padded);
+    an10922_fill(model, input, size, filled);
+    CHECK(memcmp(padded, filled, sizeof padded) == 0);
+    uint8_t *copy = exactly(size);
+    memcpy(copy, input, size);
+    CHECK(cpu_equal(copy, input, size) == 1);
+    copy[size - 1] ^= 0x80;
+    CHECK(cpu_equal(copy, input, size) == 0);
+    cpu_wipe(copy, size);
+    CHECK(memcmp(copy, none, size) == 0);
+    free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {data, size};
@@ -27,6 +46,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *first[OUTPUTS] = {0};
     struct aes_master *master = exactly(sizeof *master);
     aes_master_init(master, master_key, key_size);
+    if (n)
+        use_tools(master, inputs, given);
     EACH_KERNEL(k)
     {
         const struct aes_kernel *aes = aes_kernel_of(k);
