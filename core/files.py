@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,23 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What the system says of an open file names the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """All of it: a write to a disk that is nearly full takes a part and says so by its count alone."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 class OwnerFile:
     """Held by the one process that has a store open; its one byte says how that process left it.
 
@@ -31,6 +50,7 @@ class OwnerFile:
 
     def __init__(self, path: Path) -> None:
         """Take it. LedgerInUse if another process has it."""
+        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,8 +72,9 @@ class OwnerFile:
 
     def mark_suspect(self, suspect: bool) -> None:
         """Say so; it survives a power cut on return."""
-        os.pwrite(self._descriptor, _SUSPECT if suspect else _SOUND, 0)
-        os.fsync(self._descriptor)
+        with naming(self._path):
+            os.pwrite(self._descriptor, _SUSPECT if suspect else _SOUND, 0)
+            os.fsync(self._descriptor)
 
     def release(self) -> None:
         """Let another have it. Safe to call twice."""

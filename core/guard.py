@@ -69,7 +69,7 @@ class FieldRule:
     message: Descriptor | None
     pattern: re.Pattern[str] | None
     is_command_id: bool
-    is_personal: bool
+    is_text: bool
     is_salt: bool
 
 
@@ -151,10 +151,10 @@ class _Walk:
                 self.add(f"{path}.epoch", "must be drawn, not 0", ViolationKind.MISSING)
         elif rule.numbers:
             self.number(getattr(message, rule.name), rule, path, command)
-        elif rule.pattern or rule.size_min or self.size is None or rule.size_max < self.size:
+        elif rule.is_text or rule.size_min or self.size is None or rule.size_max < self.size:
             value = getattr(message, rule.name)
             self.sized(value, rule.size_min, rule.size_max, path)
-            if rule.is_personal and (fault := text_fault(value)):
+            if rule.is_text and (fault := text_fault(value)):
                 self.add(path, fault, ViolationKind.VALUE)
             if rule.is_salt and len(set(value)) < SALT_VALUES_MIN:
                 self.add(path, "must be random", ViolationKind.VALUE)
@@ -180,6 +180,8 @@ class _Walk:
                 self.number(value, rule, f"{path}[{index}]", command)
             elif isinstance(value, (str, bytes)):
                 self.sized(value, 0, rule.element_max, f"{path}[{index}]")
+                if rule.is_text and (fault := text_fault(str(value))):
+                    self.add(f"{path}[{index}]", fault, ViolationKind.VALUE)
 
     def number(self, value: int, rule: FieldRule, path: str, command: bool) -> None:
         if value not in rule.numbers:
@@ -199,7 +201,12 @@ class _Walk:
 
 
 def text_fault(text: str) -> str:
-    """What is wrong with a text about a person; empty if nothing. Never quotes it."""
+    """What is wrong with a text; empty if nothing. Never quotes it: it may be about a person.
+
+    Two names that look alike are alike, and none writes a second line into an account or a log.
+    """
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return ""
     if not unicodedata.is_normalized("NFC", text):
         return "must be in Unicode normalisation form C"
     if not UNSEEN.isdisjoint(map(unicodedata.category, text)):
@@ -245,7 +252,7 @@ def _field_rule(field: FieldDescriptor) -> FieldRule:
         message=field.message_type,
         pattern=PATTERNS.get(field.full_name),
         is_command_id=_is_command_id(field),
-        is_personal=field.type == FieldDescriptor.TYPE_STRING and is_personal(field),
+        is_text=field.type == FieldDescriptor.TYPE_STRING,
         is_salt=_is_salt(field),
     )
 
@@ -259,7 +266,7 @@ def _is_command_id(field: FieldDescriptor) -> bool:
 
 def _can_be_wrong(rule: FieldRule) -> bool:
     has_bounds = bool(rule.size_min or rule.size_max or rule.element_max)
-    return bool(rule.message or rule.numbers or rule.pattern) or (
+    return bool(rule.message or rule.numbers or rule.is_text) or (
         (rule.repeated or rule.is_sized) and has_bounds
     )
 

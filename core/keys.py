@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.errors import KeyFileError
-from core.files import sync_directory
+from core.files import naming, sync_directory, write_all
 from core.ledger.note import NoteSigner
 
 REALM_SECRET_FILE = "realm.key"
@@ -111,14 +111,20 @@ def _derive(secret: bytearray, purpose: str, size: int) -> bytes:
 
 
 def write_new_key(path: Path, content: bytes) -> None:
-    """A key file that was not there, durable on return. KeyFileError if it is there already."""
+    """A key file that was not there, whole and durable on return. KeyFileError if it is there already,
+    OSError if there is no room: then it is not there.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise KeyFileError(f"{path}: exists already and is never overwritten") from None
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
+        with naming(path):
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     # What is sealed under a key must not outlive it.

@@ -21,6 +21,7 @@ from typing import Final
 
 from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, SettingsError
 from core.files import sync_directory
+from core.ledger.environment import READERS_MAX, reserve_readers
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,6 +70,9 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
     Everything that was committed when this is called is in the copies. Not synced yet. LedgerCorrupt
     if a page that is read is damaged.
     """
+    for source, _ in pairs:
+        # The child may be the first since the machine was started that opens it.
+        reserve_readers(source, READERS_MAX)
     total = sum((source / DATA).stat().st_blocks * 512 for source, _ in pairs) // _MIB
     arguments = [str(path) for pair in pairs for path in pair]
     with subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Final
 import lmdb
 
 from core.errors import JinkuError, LedgerBusy, LedgerCorrupt, LedgerFull, LedgerStopped
-from core.files import sync_directory
+from core.files import naming, sync_directory
 from core.ledger import layout
 from core.ledger.tables import BESIDE, TABLES
 
@@ -24,14 +25,18 @@ _FILE: Final = "the ledger's file"
 # Snapshots that LMDB has room for, in all threads together. A call holds one at a time.
 READERS_MAX: Final = 512
 DATABASES_MAX: Final = 128
+# Of LMDB's table of readers: a head of two, and one for each.
+_LOCK_FILE: Final = "lock.mdb"
+_READER_BYTES: Final = 64
 
 
 def open_environment(
     path: Path, map_gib: int
 ) -> tuple[lmdb.Environment, dict[int, lmdb._Database]]:
     """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
-    databases.
+    databases. OSError if there is no room for the table of its readers.
     """
+    reserve_readers(path, READERS_MAX)
     try:
         env = lmdb.open(
             str(path), map_size=map_gib << 30, max_dbs=DATABASES_MAX, max_readers=READERS_MAX,
@@ -51,6 +56,21 @@ def open_environment(
     sync_directory(path)
     sync_directory(path.parent)
     return env, handles
+
+
+def reserve_readers(path: Path, readers: int) -> None:
+    """Make room on the disk for so many readers of the environment in a directory, before LMDB opens it.
+
+    LMDB takes their number from the length of this file, whoever made it, and writes to it through a
+    mapping: where the disk has no room for that, the process is ended instead of told.
+    """
+    file = path / _LOCK_FILE
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with naming(file):
+            os.posix_fallocate(descriptor, 0, (readers + 2) * _READER_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 # Reads every key and value of every database, each once; 3: LMDB says no, or a tree has a circle.

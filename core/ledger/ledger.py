@@ -21,7 +21,15 @@ from core.keys import RealmKeys
 from core.ledger import layout
 from core.ledger.environment import probe
 from core.ledger.journal import Journal, index_of
-from core.ledger.merkle import EMPTY_ROOT, Fetch, Frontier, inclusion_proof, root_at
+from core.ledger.merkle import (
+    EMPTY_ROOT,
+    Fetch,
+    Frontier,
+    inclusion_proof,
+    leaf_hash,
+    path_root,
+    root_at,
+)
 from core.ledger.note import Checkpoint, NoteSigner, parse_note
 from core.ledger.opening import verify_entries, verify_tip
 from core.ledger.port import Batch, Entry, Head, Limits
@@ -154,25 +162,39 @@ class Ledger:
         return self._journal.commits()
 
     def proof(self, index: int, tree_size: int) -> list[bytes]:
-        """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size."""
+        """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size, LedgerCorrupt unless it
+        leads from the entry to the root.
+        """
+        root = self.root(tree_size)
         with self._nodes_of(tree_size) as fetch:
-            return inclusion_proof(index, tree_size, fetch)
+            path = inclusion_proof(index, tree_size, fetch)
+        _check_path(self.entry(index), index, tree_size, path, root)
+        return path
 
     def root(self, tree_size: int) -> bytes:
-        """Root hash of the first `tree_size` entries. ValueError unless tree_size ≤ size."""
+        """Root hash of the first `tree_size` entries. ValueError unless tree_size ≤ size, LedgerCorrupt if
+        a checkpoint of that size has another.
+        """
         with self._nodes_of(tree_size) as fetch:
-            return root_at(tree_size, fetch)
+            root = root_at(tree_size, fetch)
+        with self._opened().snapshot() as txn:
+            checkpoint = self._checkpoint(txn, tree_size - 1 if tree_size else None)
+        if checkpoint.tree_size == tree_size and checkpoint.root_hash != root:
+            raise LedgerCorrupt(f"checkpoint {tree_size}", "has another root hash than the nodes")
+        return root
 
     def receipt(self, index: int, *, with_events: bool = True) -> Receipt:
         """Proves entry `index` under the checkpoint of the commit that wrote it: always the same
         bytes, at most 4 KB.
 
-        The events are left out where they do not fit; their digest stands for them.
+        The events are left out where they do not fit; their digest stands for them. LedgerCorrupt if
+        what is stored does not prove it.
         """
         entry = self.entry(index)
         with self._opened().snapshot() as txn:
             checkpoint = self._checkpoint(txn, index)
             path = inclusion_proof(index, checkpoint.tree_size, self._fetch(txn))
+        _check_path(entry, index, checkpoint.tree_size, path, checkpoint.root_hash)
         receipt = Receipt(
             header=entry.header,
             events_digest=sha256(entry.events).digest(),
@@ -354,3 +376,11 @@ class Ledger:
             self._tip = self._checkpoint(txn, None)
             self._frontier = verify_tip(self._tip, self.verifier_key, self._fetch(txn))
         return verify_entries(self, self._tip, everything=everything)
+
+
+def _check_path(entry: Entry, index: int, tree_size: int, path: list[bytes], root: bytes) -> None:
+    """No proof leaves that does not prove: the nodes are stored as they are, sealed by nobody."""
+    if path_root(leaf_hash(entry.leaf), index, tree_size, path) != root:
+        raise LedgerCorrupt(
+            f"the Merkle nodes of entry {index}", f"do not lead to the root of {tree_size} entries"
+        )

@@ -6,7 +6,7 @@ from i·2^l on. Only complete subtrees are stored; what lies on the right edge i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 HASH_SIZE = 32
@@ -81,6 +81,14 @@ def _fold(right_to_left: Iterable[bytes]) -> bytes:
     return result
 
 
+def subtree_root(hashes: Sequence[bytes]) -> bytes:
+    """The hash of a complete subtree from those of some level below it: 1, 2, 4 … of them."""
+    while len(hashes) > 1:
+        pairs = zip(hashes[::2], hashes[1::2], strict=True)
+        hashes = [node_hash(left, right) for left, right in pairs]
+    return hashes[0]
+
+
 def _range_root(start: int, stop: int, fetch: Fetch) -> bytes:
     pieces = complete_subtrees(start, stop)
     return _fold(fetch(level, first >> level) for first, level in reversed(pieces))
@@ -111,6 +119,22 @@ def inclusion_proof(index: int, size: int, fetch: Fetch) -> list[bytes]:
             start = split
     path.reverse()
     return path
+
+
+def path_root(hashed: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that an audit path of `inclusion_proof` leads to from leaf hash `hashed`
+    (RFC 9162 section 2.1.3.2).
+    """
+    last = size - 1
+    for sibling in path:
+        if index & 1 or index == last:
+            hashed = node_hash(sibling, hashed)
+            while index and not index & 1:
+                index, last = index >> 1, last >> 1
+        else:
+            hashed = node_hash(hashed, sibling)
+        index, last = index >> 1, last >> 1
+    return hashed
 
 
 def consistency_proof(first: int, second: int, fetch: Fetch) -> list[bytes]:

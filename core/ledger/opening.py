@@ -62,8 +62,9 @@ def verify_entries(ledger: Opened, tip: Checkpoint, *, everything: bool) -> int:
         place = (header.index, header.realm)
         if hashed != ledger.node(0, index) or place != (index, ledger.realm):
             raise LedgerCorrupt(f"entry {index}", "is not what was hashed")
-        if rehashed is not None:
-            rehashed.append(hashed)
+        for level, at, made in rehashed.append(hashed) if rehashed is not None else ():
+            if made != ledger.node(level, at):
+                raise LedgerCorrupt(f"Merkle node {level}/{at}", "is not that of its entries")
         decided_at_ns = header.decided_at_ns
         seen = index + 1
     if seen != size:

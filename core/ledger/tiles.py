@@ -4,7 +4,16 @@ time. A tile is made of stored nodes and never changes: what it holds is complet
 
 from __future__ import annotations
 
+from core.errors import LedgerCorrupt
 from core.ledger.ledger import Ledger
+from core.ledger.merkle import (
+    Fetch,
+    complete_subtrees,
+    inclusion_proof,
+    path_root,
+    subtree_root,
+)
+from core.ledger.note import Checkpoint
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -21,11 +30,28 @@ def tile_width(tree_size: int, level: int, index: int) -> int:
 def read_tile(ledger: Ledger, level: int, index: int, width: int) -> bytes:
     """The first `width` hashes of a tile, 32 bytes each.
 
-    Raises IndexError if the journal has not so many.
+    Raises IndexError if the journal has not so many, LedgerCorrupt if they do not lead to the root of the
+    newest checkpoint.
     """
+    checkpoint = ledger.checkpoint()
     there = tile_width(ledger.size, level, index) if 0 <= level <= LEVEL_MAX else 0
     if not 0 < width <= there:
         raise IndexError(f"tile {index} of level {level} has {there} hashes")
-    first = index * TILE_WIDTH
+    first, bottom = index * TILE_WIDTH, TILE_HEIGHT * level
     with ledger.nodes() as fetch:
-        return b"".join(fetch(TILE_HEIGHT * level, first + at) for at in range(width))
+        hashes = [fetch(bottom, first + at) for at in range(width)]
+        for start, height in complete_subtrees(first, first + width):
+            hashed = subtree_root(hashes[start - first : start - first + (1 << height)])
+            if not leads_to(checkpoint, hashed, bottom + height, start >> height, fetch):
+                raise LedgerCorrupt(
+                    f"tile {index} of level {level}",
+                    f"does not lead to the root of {checkpoint.tree_size} entries",
+                )
+    return b"".join(hashes)
+
+
+def leads_to(checkpoint: Checkpoint, hashed: bytes, level: int, index: int, fetch: Fetch) -> bool:
+    """Whether the complete subtree (level, index) of this hash is one of the checkpoint's tree."""
+    size = checkpoint.tree_size
+    path = inclusion_proof(index << level, size, fetch)[level:]
+    return path_root(hashed, index, (size - 1 >> level) + 1, path) == checkpoint.root_hash

@@ -124,16 +124,16 @@ def is_openable(keys: WrappingKeys, state: State, subject_id: bytes) -> bool:
 
 
 def open_values(
-    keys: WrappingKeys, state: State, realm: int, subject_id: bytes, row: SubjectRow
+    keys: WrappingKeys, state: State, realm: int, subject_id: bytes, row: SubjectRow, before: int
 ) -> list[Given]:
-    """Every value of a subject that is not erased, oldest first, each held to its commitment.
-
-    LedgerCorrupt, WrappingKeyMissing.
+    """Every value of a subject that is not erased, as entry `before` found them, oldest first, each
+    held to its commitment. LedgerCorrupt, WrappingKeyMissing.
     """
     key = subject_key(keys, state, subject_id)
-    newest = {value.field: value.entry_index for value in row.values}
+    values = [value for value in row.values if value.entry_index < before]
+    newest = {value.field: value.entry_index for value in values}
     given = []
-    for value in row.values:
+    for value in values:
         place = Place(realm, subject_id, value.entry_index, value.field)
         sealed = state.get(PERSONAL_VALUES, place.key)
         if sealed is None:

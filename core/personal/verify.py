@@ -58,7 +58,9 @@ def verify_personal(
                 values += len(row.values)
             else:
                 try:
-                    values += len(open_values(keys, state, ledger.realm, subject_id, row))
+                    values += len(
+                        open_values(keys, state, ledger.realm, subject_id, row, ledger.size)
+                    )
                 except WrappingKeyMissing as error:
                     raise KeyFileError(str(error)) from None
                 subjects += 1

@@ -143,10 +143,13 @@ class WrappingKeys:
         """Overwrite and remove the files of all wrapping keys up to this one, and forget them.
 
         Durable on return, as far as the medium obeys: see docs/operations.md. Never the newest:
-        ValueError.
+        ValueError. KeyFileError, and nothing is destroyed, if the wrap set does not open that older
+        backups will need.
         """
         if generation >= max(self.newest, 1):
             raise ValueError("the newest wrapping key is in use")
+        if self.has_set and any(number <= generation for number in self.generations()):
+            self._read_set()
         for number in self.generations():
             if number <= generation:
                 _destroy(self._file(number, "key"))
@@ -220,15 +223,19 @@ class WrappingKeys:
         """A ledger was put back from before this key was made: the wrap set stands in for keys that
         are destroyed. KeyFileError if it is not what the newest key made.
         """
+        wraps = self._read_set()
+        self._adopted = {one.subject_id: one.wrapped for one in wraps.kept}
+        self.erased = frozenset(wraps.erased)
+
+    def _read_set(self) -> WrapSet:
+        """The wrap set of the newest wrapping key, as it is on the disk."""
         generation = self.newest
         path = self._file(generation, "wraps")
         view = self._memory[generation].view[fmt.SIV_KEY_SIZE :]
         packed = fmt.open_wrap_set(view, self._realm, generation, path.read_bytes())
         if packed is None:
             raise KeyFileError(f"{path}: is not the wrap set of {generation}.key; put that back")
-        wraps = WrapSet.FromString(packed)
-        self._adopted = {one.subject_id: one.wrapped for one in wraps.kept}
-        self.erased = frozenset(wraps.erased)
+        return WrapSet.FromString(packed)
 
     def _remove_unfinished(self) -> None:
         for path in self._path.glob(f"*{_UNFINISHED}"):

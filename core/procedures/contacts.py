@@ -164,16 +164,19 @@ def decide_read_contact(
 def answer_read_contact(
     header: EntryHeader, events: Events, outcome: Outcome, office: Office
 ) -> ReadContactResponse:
-    """The values as they are now, or why they are withheld: erased since the entry was written."""
+    """The values as the entry found them, or why they are withheld: erased since it was written.
+
+    Asked again it gives nothing newer: who reads that has an entry of its own.
+    """
     response = ReadContactResponse(outcome=outcome)
     if not events.events:
         return response
     read = events.events[0].personal_values_read
     response.contact_id = read.subject_id
-    reasons, given = _open_now(office, header.realm, read.subject_id)
+    reasons, given = _open_now(office, header, read.subject_id)
     if reasons and reasons[0].code == ReasonCode.REASON_CODE_SUBJECT_KEY_MISSING:
         # Wrapped anew since that snapshot, and the old wrapping key destroyed.
-        reasons, given = _open_now(office, header.realm, read.subject_id)
+        reasons, given = _open_now(office, header, read.subject_id)
     if reasons:
         response.withheld.CopyFrom(refusal(reasons))
     response.values.extend(
@@ -191,16 +194,16 @@ def answer_read_contact(
 
 
 def _open_now(
-    office: Office, realm: int, subject_id: bytes
+    office: Office, header: EntryHeader, subject_id: bytes
 ) -> tuple[list[ReasonRecord], list[Given]]:
-    """Every value of a person as of the last commit, or why none is given."""
+    """Every value of a person that the entry found, or why none can be given any more."""
     with office.ledger.read() as state:
         reasons = subject_faults(state, subject_id, office)
         row = state.get(SUBJECTS, subject_id)
         if reasons or row is None:
             return reasons, []
         try:
-            return [], open_values(office.keys, state, realm, subject_id, row)
+            return [], open_values(office.keys, state, header.realm, subject_id, row, header.index)
         except WrappingKeyMissing:
             return [_about(ReasonCode.REASON_CODE_SUBJECT_KEY_MISSING, subject_id)], []
 

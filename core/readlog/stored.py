@@ -12,7 +12,7 @@ import lmdb
 from core.errors import LedgerCorrupt
 from core.files import sync_directory
 from core.kernels import UNKNOWN_NUMBER, TagIndex
-from core.ledger.environment import explain
+from core.ledger.environment import explain, reserve_readers
 from core.portal.columns import U8, U32
 from core.readlog import layout
 from core.readlog.layout import Basis, Block, Position
@@ -20,6 +20,7 @@ from core.readlog.sealing import ReadLogSealer
 
 COUNTERS_AT_ONCE: Final = 65_536
 _FILE: Final = "the read log's file"
+_READERS_MAX: Final = 1024
 
 
 class StoredReads:
@@ -32,9 +33,10 @@ class StoredReads:
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sealer = ReadLogSealer(key)
+        reserve_readers(path, _READERS_MAX)
         try:
             self._env = lmdb.open(
-                str(path), map_size=map_gib << 30, max_dbs=16, max_readers=1024, sync=True,
+                str(path), map_size=map_gib << 30, max_dbs=16, max_readers=_READERS_MAX, sync=True,
                 metasync=True, writemap=False, readahead=False, mode=0o600,
             )  # fmt: skip
         except lmdb.Error as error:

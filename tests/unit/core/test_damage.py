@@ -17,6 +17,7 @@ from core.keys import RealmKeys
 from core.ledger import layout
 from core.ledger.ledger import Ledger
 from core.ledger.tables import CONTAINERS, INDEX, TABLES, TAGS, IndexKind
+from core.ledger.tiles import read_tile
 from ledgers import REALM, TRUST_DOMAIN, reopen
 from registrar import Registrar, container, freeze, institution, issue, portal, retire, vault
 
@@ -281,3 +282,37 @@ def test_a_probe_that_cannot_run_accuses_nobody(
 def test_rows_are_where_the_tests_think(sound: Path) -> None:
     for number in (TAGS.number, CONTAINERS.number, INDEX.number, JOURNAL, NODES, CHECKPOINTS):
         assert len(rows(sound, number)) > 2
+
+
+@pytest.mark.parametrize("node", [(0, 21), (2, 4), (3, 0)])
+def test_no_proof_leaves_that_does_not_prove(copy: Path, node: tuple[int, int]) -> None:
+    """The nodes are stored as they are: what is changed in the file is named, not handed out."""
+    (value,) = (value for key, value in rows(copy, NODES) if key == layout.node_key(*node))
+    data = copy / "ledger" / "data.mdb"
+    content = data.read_bytes()
+    assert value in content
+    data.write_bytes(content.replace(value, flip(value)))
+    ledger = open_probed(copy)
+    try:
+        sizes = [checkpoint.tree_size for checkpoint in ledger.checkpoints()]
+        named = 0
+        for index in range(ledger.size):
+            for prove in (ledger.receipt, lambda at: ledger.proof(at, sizes[-1])):
+                try:
+                    prove(index)
+                except LedgerCorrupt:
+                    named += 1
+        assert named
+        for width in (ledger.size, 32, 22) if node[0] == 0 else ():
+            with pytest.raises(LedgerCorrupt, match="tile 0 of level 0"):
+                read_tile(ledger, 0, 0, width)
+        ledger.suspect()
+    finally:
+        ledger.close()
+    # After a stop whose outcome is unknown every node is looked at.
+    with pytest.raises(LedgerCorrupt, match=f"Merkle node {node[0]}/{node[1]}|entry {node[1]}"):
+        reopen(copy)
+
+
+def flip(value: bytes) -> bytes:
+    return bytes([value[0] ^ 1]) + value[1:]

@@ -23,6 +23,7 @@ from jinku.type.v1.place_pb2 import Antenna
 from jinku.v1 import ledger_pb2, portal_pb2, registry_pb2
 from jinku.v1.portal_pb2 import Hello, Read, ReadBatch, StreamRequest
 from jinku.v1.registry_pb2 import (
+    FreezeTagRequest,
     GetContainerRequest,
     IssueTagRequest,
     RegisterInstitutionRequest,
@@ -159,6 +160,20 @@ def test_fault_is_named(message: Message, field: str, kind: ViolationKind) -> No
     for found in (violations(message), violations(message, message.ByteSize())):
         assert [(one.field, one.kind) for one in found] == [(field, kind)]
         assert found[0].description
+
+
+@pytest.mark.parametrize("name", ["K-1 ", "A\nB", "A\u202eB", "A\u200bB", "A\u0301"])
+def test_a_text_that_looks_like_another_or_writes_a_second_line_is_none(name: str) -> None:
+    for message, field in (
+        (issue(container_label=name), "container_label"),
+        (institution(name=name), "name"),
+        (GetContainerRequest(label=name), "label"),
+        (FreezeTagRequest(command_id=COMMAND_ID, identity=b"\1" * 12, note=name), "note"),
+        (issue(extras=[Extra(name=name, text="x")]), "extras[0].name"),
+    ):
+        (found,) = violations(message)
+        assert (found.field, found.kind) == (field, ViolationKind.VALUE)
+        assert name not in found.description
 
 
 def test_all_faults_are_named_together() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import KeyFileError
-from core.keys import RealmKeys, create_tag_master, load_tag_masters
+from core.keys import RealmKeys, create_tag_master, load_tag_masters, write_new_key
+from full_disk import nearly_full
 
 
 def test_created_once_and_loaded_the_same(tmp_path: Path) -> None:
@@ -55,3 +56,14 @@ def test_tag_masters(tmp_path: Path) -> None:
     (tmp_path / "tag-masters" / "stray").write_bytes(b"")
     with pytest.raises(KeyFileError, match="stray"):
         load_tag_masters(tmp_path)
+
+
+def test_a_key_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "some.key"
+    path.parent.mkdir()
+    with nearly_full(8192):
+        with pytest.raises(OSError, match=r"some\.key"):
+            write_new_key(path, bytes(10_000))
+        assert not path.exists()
+        write_new_key(path, bytes(8192))
+    assert path.stat().st_size == 8192

@@ -16,6 +16,7 @@ from core.ledger.store import SNAPSHOTS_MAX
 from core.ledger.tables import COMMANDS, INSTITUTIONS, State
 from core.sequencer import Committed, Sequencer
 from core.store.v1.rows_pb2 import CommandRow, InstitutionRow
+from full_disk import nearly_full
 from jinku.v1.registry_pb2 import RegisterInstitutionRequest
 from ledgers import HANDLERS, command, found, reopen
 
@@ -66,6 +67,7 @@ FORK = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
+from full_disk import nearly_full
 from ledgers import HANDLERS, command, found, reopen
 from core.errors import JinkuError
 from core.writer import Writer
@@ -168,6 +170,39 @@ def test_no_more_snapshots_than_there_is_room_for(ledger: Ledger) -> None:
     sequencer.stop()
     assert len(followed) == 73
     assert None not in followed
+
+
+def test_whoever_opens_the_file_first_does_not_say_how_many_may_read(tmp_path: Path) -> None:
+    """LMDB takes the number of readers from the length of a file, which the first to open makes."""
+    found(tmp_path)
+    lock = tmp_path / "ledger" / "lock.mdb"
+    lock.unlink()
+    opened = "import lmdb, sys; env = lmdb.open(sys.argv[1], readonly=True); env.begin(); print(); input()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", opened, str(lock.parent)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert first.stdout is not None
+    first.stdout.readline()
+    ledger = reopen(tmp_path)
+    try:
+        with ExitStack() as held:
+            for _ in range(SNAPSHOTS_MAX):
+                held.enter_context(ledger.read())
+    finally:
+        ledger.close()
+        first.communicate("\n")
+    # What LMDB writes to through a mapping has its place on the disk.
+    assert lock.stat().st_blocks * 512 >= lock.stat().st_size
+
+
+def test_no_room_for_the_table_of_readers_is_told(tmp_path: Path) -> None:
+    found(tmp_path)
+    lock = tmp_path / "ledger" / "lock.mdb"
+    lock.unlink()
+    with nearly_full(4096), pytest.raises(OSError, match=r"lock\.mdb"):
+        reopen(tmp_path)
+    reopen(tmp_path).close()
 
 
 def rewrite(ledger: Ledger, commits: int) -> int:

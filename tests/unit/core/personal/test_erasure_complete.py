@@ -16,7 +16,8 @@ from core.errors import KeyFileError, LedgerCorrupt, WrappingKeyMissing
 from core.ledger.tables import SUBJECT_KEYS
 from core.personal import eraser as eraser_module
 from core.personal.verify import verify_personal
-from core.store.v1.personal_pb2 import WrappingRow
+from core.store.v1.personal_pb2 import WrappingRow, WrapSet
+from full_disk import nearly_full
 from jinku.type.v1.personal_pb2 import SubjectState
 from jinku.v1.contact_pb2 import EndContactRequest
 from persons import NAME, Files, Persons, found, opened, register
@@ -153,6 +154,41 @@ def test_a_step_that_fails_is_told_and_tried_again(
     # Not called complete before the key is gone.
     assert states == [SubjectState.SUBJECT_STATE_ERASED] * 3
     assert replaced == [2]
+    assert persons.texts(kept)[0] == NAME
+
+
+def test_nothing_is_destroyed_on_the_word_of_half_a_wrap_set(
+    persons: Persons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is nearly full: what earlier backups will need is there first, whole."""
+    gone, kept = persons.contact("1"), persons.contact("2")
+    erase(persons, gone)
+    write, destroy = persons.keys.write_set, persons.keys.destroy_through
+
+    def write_full(wraps: WrapSet) -> None:
+        with nearly_full(64):
+            write(wraps)
+
+    def destroy_damaged(generation: int) -> None:
+        path = next((persons.ledger.path.parent / "keys" / "wrapping").glob("*.wraps"))
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        try:
+            destroy(generation)
+        finally:
+            path.write_bytes(whole)
+
+    monkeypatch.setattr(persons.keys, "write_set", write_full)
+    with pytest.raises(OSError, match="wraps"):
+        persons.eraser.complete()
+    monkeypatch.setattr(persons.keys, "write_set", write)
+    monkeypatch.setattr(persons.keys, "destroy_through", destroy_damaged)
+    with pytest.raises(KeyFileError, match="wrap set"):
+        persons.eraser.complete()
+    assert persons.keys.generations() == [1, 2]
+    monkeypatch.setattr(persons.keys, "destroy_through", destroy)
+    assert persons.eraser.complete()
+    assert persons.keys.generations() == [2]
     assert persons.texts(kept)[0] == NAME
 
 

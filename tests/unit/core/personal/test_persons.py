@@ -17,6 +17,7 @@ from core.settings import PersonalSettings
 from core.store.v1.personal_pb2 import PersonalValueRow, SubjectKeyRow
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.personal_pb2 import PersonalField, SubjectState
+from jinku.v1.common_pb2 import Outcome
 from jinku.v1.contact_pb2 import EndContactRequest, ReadContactRequest, RequestErasureRequest
 from persons import NAME, TELEPHONE, Files, Persons, change, confirm, found, opened, register
 
@@ -87,6 +88,25 @@ def test_changed_values_supersede_and_stay(persons: Persons) -> None:
     ]  # fmt: skip
     assert persons.refuse(change(contact_id)) == ["NOTHING_TO_CHANGE"]
     assert persons.verify().values == 5
+
+
+def test_asking_again_gives_nothing_newer_than_its_entry(persons: Persons) -> None:
+    """Who has read what is on record: the record of one reading gives no later value."""
+    contact_id = persons.contact()
+    asked = ReadContactRequest(contact_id=contact_id, purpose=4, with_superseded=True)
+    command = persons.command(asked, "privacy")
+    first = persons.commit(command)
+    persons.accept(change(contact_id, telephone="010-66008800"))
+    again = persons.commit(command)
+    assert again.repeated
+    answer = persons.table[ReadContactRequest].answer
+    assert answer is not None
+    for one in (first, again):
+        values = answer(one.header, one.events, Outcome()).values  # type: ignore[attr-defined]
+        assert [(value.text, value.superseded) for value in values] == [
+            (NAME, False), (TELEPHONE, False),
+        ]  # fmt: skip
+    assert persons.texts(contact_id) == [NAME, "010-66008800"]
 
 
 def test_replaced_contact_is_another_person(persons: Persons) -> None:
