@@ -22,6 +22,7 @@ from core.fsck import fsck
 from crash_states import Disk, State, enumerate_states, torn_within
 from ledgers import found, reopen
 from repository import ROOT
+from soak import how_many
 from syscalls import Created, Event, Said, Sync, Write, trace
 from traffic import Found
 
@@ -177,7 +178,7 @@ def test_every_state_opens_with_all_that_was_acknowledged(traced: Traced, said: 
 @pytest.mark.soak
 @pytest.mark.parametrize("said", STORES)
 def test_every_state_of_many_commits(tmp_path: Path, said: str) -> None:
-    commits = trace_commits(tmp_path / "realm", 40)
+    commits = trace_commits(tmp_path / "realm", how_many(40))
     print(explore(commits, said, 100), "states of", said)
 
 

@@ -13,6 +13,7 @@ import wrong_jinkud
 from lives import Realm, busy_realm
 from power import disk_in, why_not
 from process import JINKUD
+from soak import how_many
 from syscalls import injecting
 from traffic import Found, Gone
 
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.needs_debian("strace")
 
 STOPPED = 70
 STOP_SECONDS_MAX = 30
+# Until a fault comes, or a disk is full: on a machine with much else to do, long.
+LOAD_SECONDS_MAX = 300
 # LMDB writes pages with the first two, syncs them with the third, and writes its head with the
 # second, through a descriptor that syncs.
 FAULTS = [
@@ -36,13 +39,17 @@ Fault = tuple[str, str]
 
 
 def fail_once(
-    realm: Realm, fault: Fault, occurrence: str, program: tuple[str, ...] = (str(JINKUD),)
+    realm: Realm,
+    fault: Fault,
+    occurrence: str,
+    program: tuple[str, ...] = (str(JINKUD),),
+    load_seconds: float = LOAD_SECONDS_MAX,
 ) -> int:
     """One life in which this happens, under load; its exit code. Found if it goes on."""
     with realm.service([*injecting(*fault, occurrence), *program]) as life:
         try:
             realm.wait_serving(life, or_end=True)
-            realm.load(STOP_SECONDS_MAX)
+            realm.load(load_seconds)
         except Gone:
             pass
         code = life.wait(STOP_SECONDS_MAX)
@@ -78,7 +85,7 @@ def test_disks_that_fail_at_any_time(tmp_path: Path, fault: Fault, occurrence: s
     realm = busy_realm(tmp_path)
     chance = random.Random(f"{fault}{occurrence}")
     codes = []
-    for _ in range(int(os.environ.get("JINKU_FAULTS", "15"))):
+    for _ in range(how_many(15, "JINKU_FAULTS")):
         at = chance.choice([chance.randrange(1, 12), chance.randrange(12, 200)])
         codes.append(fail_once(realm, fault, occurrence.format(at)))
         come_back(realm, chance, whole=len(codes) % 5 == 0)
@@ -94,7 +101,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     chance = random.Random(5)
     with disk_in(tmp_path) as disk:
         realm.move(disk.path / "data")
-        for _ in range(5):
+        for _ in range(how_many(5)):
             ballast = disk.path / "ballast"
             room = os.statvfs(disk.path)
             size = room.f_bavail * room.f_frsize - chance.randrange(1 << 19, 1 << 21)
@@ -105,7 +112,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
                 with realm.service() as life:
                     try:
                         realm.wait_serving(life, or_end=True)
-                        realm.load(STOP_SECONDS_MAX)
+                        realm.load(LOAD_SECONDS_MAX)
                     except Gone:
                         pass
                     assert life.wait(STOP_SECONDS_MAX) == STOPPED, life.said()
@@ -120,4 +127,4 @@ def test_who_goes_on_is_found(tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
     wrong = (sys.executable, wrong_jinkud.__file__, "go_on_after_errors")
     with pytest.raises(Found, match="goes on"):
-        fail_once(realm, FAULTS[0], "12", wrong)
+        fail_once(realm, FAULTS[0], "12", wrong, STOP_SECONDS_MAX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 import wrong_jinkud
 from lives import Realm, busy_realm
+from soak import how_many
 from traffic import Found, Gone
 
 # Of the lives, so many are killed before they serve.
@@ -58,7 +58,7 @@ def test_killed_under_load(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_killed_under_load_thousands_of_times(tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
-    cycles = int(os.environ.get("JINKU_KILLS", "2000"))
+    cycles = how_many(2000, "JINKU_KILLS")
     campaign(realm, cycles, seed=2)
 
 

@@ -13,6 +13,7 @@ import pytest
 import wrong_jinkud
 from lives import Realm, after, busy_realm
 from power import Disk, disk_in, why_not
+from soak import how_many
 from traffic import Found, Gone
 
 pytestmark = pytest.mark.soak
@@ -62,7 +63,7 @@ def test_power_cut_under_load(disk: Disk, tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
     realm.move(disk.path / "data")
     os.sync()
-    cut_often(realm, disk, int(os.environ.get("JINKU_CUTS", "300")), seed=1)
+    cut_often(realm, disk, how_many(300, "JINKU_CUTS"), seed=1)
 
 
 @pytest.mark.parametrize("disk", ["loop"], indirect=True)

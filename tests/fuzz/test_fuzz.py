@@ -5,7 +5,6 @@ JINKU_FUZZ_SECONDS (60) is the time of each target in `make soak`.
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import subprocess
@@ -14,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from repository import ROOT, read, select
+from soak import how_many
 
 FOLDER = ROOT / "tests" / "fuzz"
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
 FILES = sorted({file for files in FLAGS["EXTENSIONS"].values() for file in files})
 TARGETS = ("kernels", "pipeline", "index", "tracks", "merkle")
-SECONDS = int(os.environ.get("JINKU_FUZZ_SECONDS", "60"))
+SECONDS = how_many(60, "JINKU_FUZZ_SECONDS")
 CLANG = ["clang", "-std=gnu11", "-g", "-O1", "-pthread", f"-I{ROOT / 'native'}"]
 SANITIZERS = "address,undefined"
 # They take nothing in that could be fuzzed.
@@ -74,6 +74,7 @@ def test_every_c_entry_has_a_target() -> None:
     assert without == NO_INPUT
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.needs_debian("clang")
 @pytest.mark.needs_debian("libclang-rt-dev")
 @pytest.mark.parametrize("target", TARGETS)

@@ -5,8 +5,6 @@ JINKU_SOAK_CASES (1000000, of pycryptodome) and JINKU_SOAK_BLOCKS (20000000, of 
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from Crypto.Cipher import AES
@@ -14,9 +12,10 @@ from Crypto.Hash import CMAC
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from native import cmac, cpu, tam2
+from soak import how_many
 
-CASES = int(os.environ.get("JINKU_SOAK_CASES", "1000000"))
-BLOCKS = int(os.environ.get("JINKU_SOAK_BLOCKS", "20000000"))
+CASES = how_many(1_000_000, "JINKU_SOAK_CASES")
+BLOCKS = how_many(20_000_000, "JINKU_SOAK_BLOCKS")
 STEP = 10_000
 PER_KEY = 1_000
 pytestmark = pytest.mark.soak

@@ -41,6 +41,7 @@ from jinku.type.v1.place_pb2 import Custody
 from jinku.type.v1.tag_pb2 import Direction
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetTileRequest
 from repository import read
+from soak import how_many
 
 # -- random histories
 
@@ -99,7 +100,7 @@ def test_the_auditor_agrees(served: History, drawn: list[Step]) -> None:
 
 @pytest.mark.soak
 @given(st.lists(st.one_of(commands, commands, commands, walks), min_size=20, max_size=120))
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=how_many(400), suppress_health_check=[HealthCheck.too_slow])
 def test_the_auditor_agrees_for_long(served: History, drawn: list[Step]) -> None:
     check(served, drawn)
 

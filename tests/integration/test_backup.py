@@ -39,6 +39,7 @@ from jinku.v1.ledger_pb2 import (
 from jinku.v1.registry_pb2 import GetContainerRequest, RegisterContainerRequest
 from process import clean_environment, run_jinkud
 from served_realm import PORTAL, Realm, serve
+from soak import how_many
 
 pytestmark = pytest.mark.timeout(240)
 WRITERS = 4
@@ -480,7 +481,8 @@ def test_many_backups_of_one_instant_under_load(tmp_path: Path) -> None:
         tags = realm.personalise(*(realm.add_tagged_box()[1] for _ in range(4)))
         load = Load(realm, tags)
         load.start()
-        for number in range(25):
+        count = how_many(25)
+        for number in range(count):
             load.wait_for(100)
             before = max(index for index, _, _ in load.acknowledged)
             backup, machine = tmp_path / "backup", tmp_path / "machine"
@@ -497,7 +499,7 @@ def test_many_backups_of_one_instant_under_load(tmp_path: Path) -> None:
             assert restored.returncode == 0, restored.stderr
             shutil.rmtree(machine)
             shutil.rmtree(backup)
-            print(f"backup {number + 1} of 25: {before + 1} entries", flush=True)
+            print(f"backup {number + 1} of {count}: {before + 1} entries", flush=True)
         load.stop()
         assert load.failures == []
     finally:

@@ -12,6 +12,7 @@ import pytest
 from core.fsck import fsck
 from jinku.event.v1.entry_pb2 import EntryHeader
 from ledgers import found, reopen
+from soak import how_many
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -89,4 +90,4 @@ def test_killed_while_writing(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_killed_while_writing_many_times(tmp_path: Path) -> None:
-    campaign(tmp_path, 200, seed=2)
+    campaign(tmp_path, how_many(200), seed=2)

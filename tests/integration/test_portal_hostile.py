@@ -19,6 +19,7 @@ from jinku.v1.portal_pb2 import Read, ReadBatch, StreamRequest
 from lines import BOX, HELLO, Line, batch, open_channel, register
 from process import daemon
 from running import Running, found, make_certificate, running_service, serving, uri
+from soak import how_many
 
 SECOND = 1_000_000_000
 READS_TOO_MANY = 65_537
@@ -178,7 +179,7 @@ def test_mutated_requests(running: Running) -> None:
 
 @pytest.mark.soak
 def test_mutated_requests_for_a_minute(running: Running) -> None:
-    check_fuzz(running, 2, 60)
+    check_fuzz(running, 2, how_many(60))
 
 
 def test_full_disk_ends_the_service_and_nothing_is_acknowledged_after(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from portals import tam1_identity
 from process import daemon
 from registrar import container, institution, issue, portal, vault
 from running import REGISTRY, call_bytes, found, serving
+from soak import how_many
 from tag_reference import tag_key, tam1_response
 
 TAGS = 6
@@ -217,7 +218,7 @@ def test_killed_while_streaming(realm: tuple[Path, Any], seed: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 100 + how_many(20)))
 def test_killed_while_streaming_often(realm: tuple[Path, Any], seed: int) -> None:
     directory, settings = realm
     check(directory, settings, campaign(directory, settings, seed))

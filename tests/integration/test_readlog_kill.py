@@ -21,6 +21,7 @@ from portals import found_site
 from process import run_jinkud
 from repository import ROOT
 from running import found, serving
+from soak import how_many
 from streaming_site import DAY, RETENTION, open_site, read
 
 SUPPORT = ROOT / "tests" / "support"
@@ -109,7 +110,7 @@ def test_killed_while_sealing_and_pruning(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(100, 110))
+@pytest.mark.parametrize("seed", range(100, 100 + how_many(10)))
 def test_killed_while_sealing_and_pruning_often(tmp_path: Path, seed: int) -> None:
     campaign(tmp_path, seed)
 

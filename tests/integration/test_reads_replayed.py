@@ -19,6 +19,7 @@ from grpc_api.service import open_ledger
 from process import daemon, run_jinkud
 from running import found, serving
 from schemes_site import PORTALS, Site, register
+from soak import how_many
 
 VERDICTS = {"genuine", "unknown_tag", "bad_evidence", "replayed", "not_active", "malformed"}
 SEGMENTS = {"JINKU_READLOG__SEGMENT_BATCHES_MAX": "16", "JINKU_PORTAL__QUIET_MS": "300"}
@@ -115,7 +116,7 @@ def test_every_scheme_at_three_portals_with_freezes_a_restart_and_a_kill(site: S
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(how_many(8)))
 def test_killed_again_and_again(site: Site, seed: int) -> None:
     chance = random.Random(seed)
     for life in range(8):

@@ -37,6 +37,7 @@ from jinku.v1.portal_pb2 import Acknowledgement, Hello
 from jinku.v1.registry_pb2 import FreezeTagRequest, IssueTagRequest
 from process import Daemon, daemon
 from running import found, wait_until
+from soak import how_many
 
 TAM1, SUN = TagScheme.TAG_SCHEME_TAM1, TagScheme.TAG_SCHEME_SUN
 COUNTING = (TagScheme.TAG_SCHEME_COUNTER_CMAC, SUN, TagScheme.TAG_SCHEME_COUNTER_CMAC_16)
@@ -287,7 +288,7 @@ def test_no_counter_is_taken_twice(realm: Realm) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(200, 210))
+@pytest.mark.parametrize("seed", range(200, 200 + how_many(10)))
 def test_no_counter_is_taken_twice_however_often(realm: Realm, seed: int) -> None:
     campaign(realm, seed, 25)
 

@@ -28,6 +28,7 @@ from ledgers import command
 from process import clean_environment, daemon, run_jinkud
 from registrar import container, freeze, institution, issue, unfreeze, vault
 from running import found
+from soak import how_many
 
 ENTRIES = 17_000
 
@@ -123,7 +124,8 @@ def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
     assert run_jinkud("fsck", *config_of(large)).returncode == 0
     usual = time.monotonic() - began
     went_on = ended = 0
-    for number in range(60):
+    count = how_many(60)
+    for number in range(count):
         checking = start("fsck", *config_of(large))
         # Every other one when there is something to go on from.
         while number % 2 and not mark_of(large) and checking.poll() is None:
@@ -139,8 +141,8 @@ def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
             assert root.encode() in said
         else:
             assert checking.returncode == -9, errors
-        print(f"kill {number + 1} of 60: {went_on} went on, {ended} ended", flush=True)
-    assert min(went_on, ended) > 5
+        print(f"kill {number + 1} of {count}: {went_on} went on, {ended} ended", flush=True)
+    assert min(went_on, ended) > count // 12
     whole = run_jinkud("fsck", *config_of(large))
     assert whole.returncode == 0, whole.stderr
 
@@ -210,7 +212,7 @@ def test_killed_while_backing_up(large: Path, tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_killed_while_backing_up_many_times(large: Path, tmp_path: Path) -> None:
-    kill_backing_up(large, tmp_path / "backup", 100, seed=4)
+    kill_backing_up(large, tmp_path / "backup", how_many(100), seed=4)
 
 
 # ── compact ─────────────────────────────────────────────────────────────────────────────────────
@@ -307,4 +309,5 @@ def test_killed_while_compacting(sparse: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_killed_while_compacting_many_times(sparse: Path) -> None:
-    assert kill_compacting(sparse, 150, seed=2) > 5
+    count = how_many(150)
+    assert kill_compacting(sparse, count, seed=2) > count // 30

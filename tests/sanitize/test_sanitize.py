@@ -6,6 +6,8 @@ import runpy
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from compilers import compiler
 from tag_reference import vectors
 
@@ -35,6 +37,7 @@ def run(*command: str, lines: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(300)
 def test_every_c_entry_under_the_sanitizers(tmp_path: Path) -> None:
     cc = compiler()
     # Only the files these kernels are made of: another kernel brings its own driver.

@@ -53,6 +53,7 @@ from portals import (
 )  # fmt: skip
 from registrar import container, freeze, issue, retire, unfreeze
 from registry_model import ACTIVE, Model
+from soak import how_many
 
 GATES = {"gate-1": "V-1", "gate-far": "V-2"}
 CROSSING = [tam1_identity(number) for number in range(2)]
@@ -341,7 +342,7 @@ TestLifeWithKills.settings = settings(max_examples=3, stateful_step_count=12)
 
 @pytest.mark.soak
 def test_many_lives_with_kills() -> None:
-    examples = int(os.environ.get("JINKU_LIVES", "300"))
+    examples = how_many(300, "JINKU_LIVES")
     many = settings(max_examples=examples, stateful_step_count=40)
     run_state_machine_as_test(LifeWithKills, settings=many)  # type: ignore[no-untyped-call]
 

@@ -20,6 +20,7 @@ from core.ledger.tables import CONTAINERS, INDEX, TABLES, TAGS, IndexKind
 from core.ledger.tiles import read_tile
 from ledgers import REALM, TRUST_DOMAIN, reopen
 from registrar import Registrar, container, freeze, institution, issue, portal, retire, vault
+from soak import how_many
 
 JOURNAL, NODES, CHECKPOINTS = layout.JOURNAL, layout.NODES, layout.CHECKPOINTS
 NUMBERS = [*(table.number for table in TABLES), JOURNAL, NODES, CHECKPOINTS]
@@ -247,7 +248,7 @@ def test_a_spoilt_file_is_named_or_harmless(sound: Path, tmp_path: Path) -> None
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_a_spoilt_file_is_named_or_harmless_many_times(sound: Path, tmp_path: Path) -> None:
-    campaign(sound, tmp_path / "spoilt", 1400, seed=5)
+    campaign(sound, tmp_path / "spoilt", how_many(1400), seed=5)
 
 
 def test_a_circle_of_pages_ends(copy: Path) -> None:

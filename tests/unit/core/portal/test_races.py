@@ -33,6 +33,7 @@ from portals import (
     site_in,
     tam1_identity,
 )
+from soak import how_many
 
 BOX = tam1_identity(0)
 
@@ -278,6 +279,6 @@ def test_ten_streams_race_with_all_work_beside_the_loop(site: Site, monkeypatch:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize("seed", range(2, 2 + how_many(10)))
 def test_ten_streams_race_for_long(site: Site, seed: int) -> None:
     race(site, seed, 20)

@@ -40,6 +40,7 @@ from portals import (
     tam1_identity,
 )
 from registrar import container, freeze, issue, retire, unfreeze
+from soak import how_many
 
 COUNTERS = TagScheme.TAG_SCHEME_COUNTER_CMAC
 NONE = TagScheme.TAG_SCHEME_NONE
@@ -173,7 +174,7 @@ def test_every_verdict_passage_and_alarm_is_made_again(site: Site, seed: int) ->
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("seed", range(100, 100 + how_many(60)))
 def test_made_again_whatever_a_crash_took_away(tmp_path: Path, seed: int) -> None:
     """Between lives the files are taken as they are, with whatever was on its way."""
     chance = random.Random(seed)
