@@ -32,7 +32,7 @@ static void answer(uint8_t *evidence, int scheme, size_t blocks, const uint8_t *
         memcpy(evidence, counter, 3);
         sun_vector(identity, counter, block);
         cmac_many(CPU_PORTABLE, tag_key, 16, block, 16, tag_key, 1);
-        cmac_many(CPU_PORTABLE, tag_key, 16, NULL, 0, mac, 1);
+        cmac_many(CPU_PORTABLE, tag_key, 16, block, 0, mac, 1); /* the empty message */
         cmac_take_odd(mac, evidence + 3);
     } else if (scheme != SCHEME_NONE) {
         const size_t size = scheme == SCHEME_COUNTER_CMAC ? 8 : 16;
