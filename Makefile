@@ -90,7 +90,7 @@ test: build ## build, check, and every test that needs no root
 house: build ## only the rules about the repository itself, without building archives
 	$(BIN)/python -m pytest -q tests/house --deselect tests/house/test_distributions.py
 
-soak: build ## the tests that take minutes to hours
+soak: build ## the campaigns, hours; JINKU_SOAK=0.1 a tenth of each (docs/campaigns.md)
 	$(BIN)/python -m pytest -q -m soak --timeout 0 $(PYTEST_ARGS)
 
 bench: build ## measure; writes bench/results.json

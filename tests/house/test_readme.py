@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from repository import ROOT, read
+from repository import ROOT, read, select
 
 READMES = ("README.md", "README.zh-CN.md", "clients/python/README.md", "CONTRIBUTING.md")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -94,3 +94,17 @@ def test_help_lists_every_documented_target() -> None:
         check=True,
     ).stdout
     assert {"build", "demo", "test", "check", "bench"} <= set(re.findall(r"^(\S+)", shown, re.M))
+
+
+def test_campaigns_are_listed_with_what_scales_them() -> None:
+    """Every variable, and every file that has a campaign in it."""
+    told = read("docs/campaigns.md")
+    for path in select("tests/"):
+        text = read(path)
+        variables = set(re.findall(r"how_many\([\d_]+, \"(JINKU_[A-Z_]+)\"\)", text))
+        assert variables <= set(re.findall(r"`(JINKU_[A-Z_]+)`", told)), path
+        if re.search(r"^(?:pytestmark = |@)pytest\.mark\.soak", text, re.MULTILINE):
+            folder, _, name = path.rpartition("/")
+            stem = name.removeprefix("test_").removesuffix(".py")
+            names = rf"(?:{stem}|\{{(?:\w+,)*{stem}(?:,\w+)*\}})"
+            assert re.search(rf"`{folder}/test_{names}\.py`", told), path
