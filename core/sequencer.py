@@ -8,6 +8,7 @@ ledger verifies itself when it is opened again.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,6 +25,10 @@ __all__ = ["Command", "Committed", "Handlers", "Sequencer", "Writer", "record"]
 
 # How often an idle writer looks at the clock at least, so that a jump is seen as one.
 _LOOK_SECONDS: Final = 60.0
+# Whoever was answered together asks again one after another. The writer waits for as many as it has
+# just answered, at most this share of the time that they took: a commit of few costs as much as one
+# of many. One command alone waits for nobody.
+_GATHERING: Final = 1 / 8
 
 _Waiting = tuple[Command, "Future[Committed]"]
 
@@ -56,7 +61,9 @@ class Sequencer:
         self._on_stop = on_stop
         self._waiting: deque[_Waiting] = deque()
         self._closed = False
-        # Guards both; notified when the writer, idle, has something to do.
+        # How many the writer waits for.
+        self._wanted = 1
+        # Guards all three; notified when the writer has what it waits for.
         self._changed = threading.Condition(threading.Lock())
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
@@ -91,7 +98,7 @@ class Sequencer:
             if len(self._waiting) >= self._queue_max:
                 raise QueueFull("as many commands wait as the writer takes")
             self._waiting.append((command, future))
-            if len(self._waiting) == 1:
+            if len(self._waiting) == self._wanted:
                 self._changed.notify()
         return future
 
@@ -104,22 +111,32 @@ class Sequencer:
             self._thread.join()
 
     def _run(self) -> None:
+        gather = (0, 0.0)
         while True:
-            batch, closed = self._take()
+            batch, closed = self._take(*gather)
+            began = time.monotonic()
             if not self._commit(batch) or (closed and not batch):
                 return
+            gather = len(batch), (time.monotonic() - began) * _GATHERING
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
+    def _take(self, answered: int, gathering: float) -> tuple[list[_Waiting], bool]:
         """What waits, at most a batch of it; nothing, if there is something else to tend to or the
-        writer is to end.
+        writer is to end. Of as many as were `answered` the last are waited for so many seconds.
         """
         idle_ns = self._writer.idle_ns()
         seconds = _LOOK_SECONDS if idle_ns is None else min(_LOOK_SECONDS, idle_ns / 1e9)
         with self._changed:
-            if not self._waiting and not self._closed:
-                self._changed.wait(seconds)
+            if answered > 1:
+                self._wait(answered, gathering)
+            self._wait(1, seconds)
             count = min(len(self._waiting), self._batch_max)
             return [self._waiting.popleft() for _ in range(count)], self._closed
+
+    def _wait(self, wanted: int, seconds: float) -> None:
+        """Until so many wait, or the time is over, or the writer is to end. Holds the lock."""
+        self._wanted = wanted
+        if len(self._waiting) < wanted and not self._closed:
+            self._changed.wait(seconds)
 
     def _commit(self, batch: list[_Waiting]) -> bool:
         try:

@@ -33,18 +33,22 @@ class TableChange(NamedTuple):
             cursor.putmulti(self.rows)
 
 
-class Changes(defaultdict[int, dict[bytes, bytes | None]]):
-    """By number of the table: key → the row's bytes, or None where the row is removed."""
+class Changes:
+    """The rows that a transaction has read or changed, by number of the table and by key: their bytes,
+    or None where there is none. A command's rows are asked for again and again.
+    """
 
     def __init__(self) -> None:
-        super().__init__(dict)
+        self.rows: defaultdict[int, dict[bytes, bytes | None]] = defaultdict(dict)
+        # Keys of those that wait to be written.
+        self.waiting: defaultdict[int, set[bytes]] = defaultdict(set)
 
     def sealed(self, sealer: Sealer) -> Iterator[TableChange]:
         """What is to be written, table by table."""
-        for number, waiting in sorted(self.items()):
-            keys = sorted(waiting)
-            rows = [(key, row) for key in keys if (row := waiting[key]) is not None]
-            removed = [key for key in keys if waiting[key] is None]
+        for number, waiting in sorted(self.waiting.items()):
+            known, keys = self.rows[number], sorted(waiting)
+            rows = [(key, row) for key in keys if (row := known[key]) is not None]
+            removed = [key for key in keys if known[key] is None]
             yield TableChange(number, keys, sealer.seal_many(number, rows), removed)
 
 

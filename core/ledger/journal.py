@@ -69,10 +69,9 @@ class Journal:
         for key, _ in self._store.pages(layout.JOURNAL):
             yield index_of("journal", key)
 
-    def seal(self, first: int, entries: Sequence[Entry]) -> tuple[bytes, bytes]:
-        """Key and value of one commit's entries."""
+    def seal(self, first: int, packed: bytes) -> tuple[bytes, bytes]:
+        """Key and value of one commit's entries, as `layout.pack_entries` has them."""
         key = layout.index_key(first)
-        packed = layout.pack_entries((entry.header, entry.events) for entry in entries)
         return key, self._sealer.seal(layout.JOURNAL, key, packed)
 
     def committed(self, first: int, entries: Sequence[Entry]) -> None:

@@ -39,19 +39,29 @@ class Frontier:
         ]
 
     def append(self, hashed: bytes) -> list[tuple[int, int, bytes]]:
-        """Append one leaf hash.
+        """Append one leaf hash; gives what `extend` gives."""
+        return self.extend([hashed])
 
-        Gives the nodes (level, index, hash) that became complete, the leaf first.
+    def extend(self, hashes: list[bytes]) -> list[tuple[int, int, bytes]]:
+        """Append leaf hashes.
+
+        Gives the nodes (level, index, hash) that became complete, in order: the leaves first.
         """
-        index = self.size
-        made = [(0, index, hashed)]
-        level = 0
-        while self._subtrees and self._subtrees[-1][0] == level:
-            hashed = node_hash(self._subtrees.pop()[1], hashed)
-            level += 1
-            made.append((level, index >> level, hashed))
-        self._subtrees.append((level, hashed))
-        self.size += 1
+        made: list[tuple[int, int, bytes]] = []
+        edge = dict(self._subtrees)
+        level, first = 0, self.size
+        self.size += len(hashes)
+        while hashes:
+            made += [(level, index, hashed) for index, hashed in enumerate(hashes, first)]
+            if first % 2:
+                first -= 1
+                hashes = [edge.pop(level), *hashes]
+            if len(hashes) % 2:
+                edge[level] = hashes[-1]
+            pairs = zip(hashes[::2], hashes[1::2], strict=False)
+            hashes = [node_hash(left, right) for left, right in pairs]
+            level, first = level + 1, first // 2
+        self._subtrees = sorted(edge.items(), reverse=True)
         return made
 
     def root(self) -> bytes:

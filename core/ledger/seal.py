@@ -7,7 +7,6 @@ keeps its own copies of these keys: the locked arena protects the tag masters, n
 
 from __future__ import annotations
 
-import hmac
 import struct
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from core.errors import LedgerCorrupt
 
@@ -31,7 +32,7 @@ class Sealer:
     def __init__(self, row_key: bytes, index_key: bytes, realm: int) -> None:
         """`row_key` is 64 bytes (AES-256-SIV), `index_key` 32 bytes (HMAC-SHA-256)."""
         self._siv = AESSIV(row_key)
-        self._index_mac = hmac.new(index_key, digestmod="sha256")
+        self._index_mac = HMAC(index_key, SHA256())
         self._realm = struct.pack(">I", realm)
         # As `open`, for short values that are read often.
         self.open_row: Callable[[int, bytes, bytes], bytes] = lru_cache(_OPENED_MAX)(self.open)
@@ -63,4 +64,4 @@ class Sealer:
     def _blind(self, label: str, natural: bytes) -> bytes:
         mac = self._index_mac.copy()
         mac.update(label.encode() + b"\x00" + natural)
-        return mac.digest()
+        return mac.finalize()

@@ -6,10 +6,10 @@ Typed, sealed rows under numbers. A function of the journal, and of nothing else
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 import lmdb
 from google.protobuf.message import Message
@@ -78,6 +78,9 @@ class IndexKind(StrEnum):
     TAG_IDENTITY = "tag-identity"
     SERVICE_NAME = "service-name"
 
+    # An enumeration's own goes through Python; a kind is hashed for every row that is looked up.
+    __hash__ = str.__hash__
+
 
 def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
     """Subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
@@ -120,26 +123,30 @@ class State:
         self._handles = handles
         self._sealer = sealer
         self._changes = Changes() if changes is None else changes
+        self._rows = self._changes.rows
+        # Keyed hash of a natural identifier, 32 bytes.
+        self.blind: Callable[[str, bytes], bytes] = sealer.blind
 
     def get(self, table: Table[R], key: bytes) -> R | None:
         """The row, or None. LedgerCorrupt if it does not open."""
-        waiting = self._changes.get(table.number)
-        if waiting and key in waiting:
-            row = waiting[key]
-            return None if row is None else table.row.FromString(row)
-        sealed = self._txn.get(key, db=self._handles[table.number])
-        if sealed is None:
-            return None
-        return table.row.FromString(self._sealer.open_row(table.number, key, bytes(sealed)))
+        number = table.number
+        rows = self._rows[number]
+        if key in rows:
+            row = rows[key]
+        else:
+            sealed = self._txn.get(key, db=self._handles[number])
+            # Of a transaction without buffers: bytes.
+            rows[key] = row = (
+                None
+                if sealed is None
+                else self._sealer.open_row(number, key, cast("bytes", sealed))
+            )
+        return None if row is None else table.row.FromString(row)
 
     def find(self, kind: IndexKind, natural: bytes) -> bytes | None:
         """The id (16 bytes) that a natural identifier stands for, or None."""
         row = self.get(INDEX, self.blind(kind, natural))
         return None if row is None else row.id
-
-    def blind(self, label: str, natural: bytes) -> bytes:
-        """Keyed hash of a natural identifier, 32 bytes."""
-        return self._sealer.blind(label, natural)
 
     def scan(
         self, table: Table[R], prefix: bytes = b"", start: bytes = b""
@@ -163,9 +170,10 @@ class State:
         self, table: Table[R], prefix: bytes, first: bytes
     ) -> list[tuple[bytes, bytes | None]]:
         """What waits of those rows, in order."""
-        waiting = self._changes.get(table.number, {})
+        rows = self._rows[table.number]
+        waiting = self._changes.waiting[table.number]
         keys = sorted(key for key in waiting if key >= first and key.startswith(prefix))
-        return [(key, waiting[key]) for key in keys]
+        return [(key, rows[key]) for key in keys]
 
     def _stored(
         self, table: Table[R], prefix: bytes, first: bytes
@@ -202,7 +210,8 @@ class State:
         kind = command_id.WhichOneof("id") or ""
         owner = self.blind("command-" + kind, principal.encode())[:16]
         if kind == "client":
-            return owner + struct.pack(">QQ", command_id.client.epoch, command_id.client.sequence)
+            client = command_id.client
+            return owner + struct.pack(">QQ", client.epoch, client.sequence)
         if kind == "passage":
             passage = command_id.passage
             return (
@@ -230,11 +239,21 @@ class WritableState(State):
 
     def put(self, table: Table[R], key: bytes, row: R) -> None:
         """Write the row; durable when the writer's transaction commits."""
-        self._changes[table.number][key] = row.SerializeToString(deterministic=True)
+        self._put(table.number, key, row.SerializeToString(deterministic=True))
+
+    def put_each(self, table: Table[R], keys: Iterable[bytes], row: R) -> None:
+        """Write the same row under several keys."""
+        serialised = row.SerializeToString(deterministic=True)
+        for key in keys:
+            self._put(table.number, key, serialised)
 
     def delete(self, table: Table[R], key: bytes) -> None:
         """Remove the row if it is there."""
-        self._changes[table.number][key] = None
+        self._put(table.number, key, None)
+
+    def _put(self, number: int, key: bytes, row: bytes | None) -> None:
+        self._rows[number][key] = row
+        self._changes.waiting[number].add(key)
 
     def put_beside(self, table: Table[R], key: bytes, row: R | None) -> None:
         """Write or remove a row that lies beside the journal. ValueError for any other table."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import lmdb
 
 from core.errors import LimitExceeded
+from core.kernels import leaf_hashes, split_fields
 from core.ledger import layout
 from core.ledger.changes import Changes
 from core.ledger.journal import Journal
-from core.ledger.merkle import Frontier, leaf_hash
+from core.ledger.merkle import Frontier
 from core.ledger.note import Checkpoint, NoteSigner
 from core.ledger.port import Entry, Limits
 from core.ledger.seal import Sealer
@@ -39,12 +40,11 @@ class Writing:
         self.frontier = frontier
         self.first = frontier.size
         self.entries: list[Entry] = []
-        self._nodes: list[tuple[bytes, bytes]] = []
 
     @property
     def next_index(self) -> int:
         """Where the next entry goes."""
-        return self.frontier.size
+        return self.first + len(self.entries)
 
     def append(self, entry: Entry) -> None:
         """Add an entry to the journal. LimitExceeded if it, or one more, is too much."""
@@ -54,8 +54,6 @@ class Writing:
         if len(self.entries) == self._limits.entries_max:
             raise LimitExceeded(f"a batch has at most {self._limits.entries_max} entries")
         self.entries.append(entry)
-        for level, index, hashed in self.frontier.append(leaf_hash(entry.leaf)):
-            self._nodes.append((layout.node_key(level, index), hashed))
 
     def entry(self, index: int) -> Entry:
         """An entry, durable already or of this very transaction. IndexError if there is none."""
@@ -78,11 +76,14 @@ class Writing:
             change.write(txn, handles[change.number])
         if not self.entries:
             return None
-        key, sealed = self._journal.seal(self.first, self.entries)
+        packed = layout.pack_entries(self.entries)
+        key, sealed = self._journal.seal(self.first, packed)
         txn.put(key, sealed, db=handles[layout.JOURNAL], append=True)
-        self._nodes.sort()
+        hashes = leaf_hashes(packed, split_fields(packed))
+        made = self.frontier.extend([row.tobytes() for row in hashes])
+        nodes = [(layout.node_key(level, index), hashed) for level, index, hashed in made]
         with txn.cursor(db=handles[layout.NODES]) as cursor:
-            cursor.putmulti(self._nodes)
+            cursor.putmulti(nodes)
         checkpoint = signer.sign(self.frontier.size, self.frontier.root())
         key = layout.index_key(checkpoint.tree_size)
         note = self._sealer.seal(layout.CHECKPOINTS, key, checkpoint.note.encode())

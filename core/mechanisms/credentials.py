@@ -33,6 +33,9 @@ class TagAct(StrEnum):
     UNFREEZE = "unfreeze"
     RETIRE = "retire"
 
+    # An enumeration's own goes through Python; every transition is looked up by it.
+    __hash__ = str.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Illegal:

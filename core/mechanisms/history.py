@@ -35,9 +35,8 @@ def remember(state: WritableState, where: Where, institution_id: bytes, *subject
     The rows belong to the institution of what the event is about, also in the history of others.
     """
     row = HistoryRow(institution_id=institution_id)
-    for subject_id in dict.fromkeys(subjects):
-        if subject_id:
-            state.put(HISTORY, history_key(subject_id, where.entry_index, where.ordinal), row)
+    place = history_key(b"", where.entry_index, where.ordinal)
+    state.put_each(HISTORY, [id_ + place for id_ in dict.fromkeys(subjects) if id_], row)
 
 
 def places(state: State, subject_id: bytes, start: int = 0) -> Iterator[tuple[int, int]]:

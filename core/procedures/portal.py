@@ -16,6 +16,11 @@ from jinku.type.v1.place_pb2 import Custody, CustodyPlace
 from jinku.type.v1.reason_pb2 import ReasonCode, ReasonRecord
 from jinku.type.v1.tag_pb2 import Direction
 
+_IN, _OUT = Direction.DIRECTION_IN, Direction.DIRECTION_OUT
+_UNDETERMINED = Direction.DIRECTION_UNDETERMINED
+_WITH_HOLDER = CustodyPlace.CUSTODY_PLACE_WITH_HOLDER
+_IN_TRANSIT = CustodyPlace.CUSTODY_PLACE_IN_TRANSIT
+
 
 def decide_raise_portal_alarm(
     request: RaisePortalAlarm, state: State, context: Context
@@ -67,7 +72,7 @@ def decide_record_passage(request: RecordPassage, state: State, context: Context
     container = state.get(CONTAINERS, tag.container_id)
     if container is not None:
         events += _moves(request, tag, container, portal)
-    if request.direction == Direction.DIRECTION_UNDETERMINED:
+    if request.direction == _UNDETERMINED:
         record = reason(ReasonCode.REASON_CODE_PASSAGE_UNDETERMINED)
         alarm = AlarmRaised(
             alarm_id=context.new_id(),
@@ -105,11 +110,11 @@ def _moves(
     """The change of custody, if there is one."""
     after = Custody()
     after.CopyFrom(container.custody)
-    if request.direction == Direction.DIRECTION_IN:
+    if request.direction == _IN:
         after.holder_id = portal.vault_id
-        after.place = CustodyPlace.CUSTODY_PLACE_WITH_HOLDER
-    elif request.direction == Direction.DIRECTION_OUT:
-        after.place = CustodyPlace.CUSTODY_PLACE_IN_TRANSIT
+        after.place = _WITH_HOLDER
+    elif request.direction == _OUT:
+        after.place = _IN_TRANSIT
     if after == container.custody:
         return []
     moved = CustodyMoved(container_id=tag.container_id, before=container.custody, after=after)

@@ -37,6 +37,9 @@ from jinku.v1.registry_pb2 import (
 )
 
 PORT_MAX = 255
+# Reading a name off an enumeration costs about as much as a row; these are of the commonest command.
+_CONTAINER_EXISTS = ReasonCode.REASON_CODE_CONTAINER_EXISTS
+_WITH_HOLDER = CustodyPlace.CUSTODY_PLACE_WITH_HOLDER
 # A list of 64 antennas can be wrong 64 times; whoever mends it needs the first few, and a receipt
 # has room for no more.
 PORT_FAULTS_MAX = 8
@@ -163,9 +166,7 @@ def decide_register_container(
     institution_id, reasons = _institution(state, request.institution_code)
     vault_id, _, missing = _vault(state, request.vault_code)
     reasons += missing
-    reasons += _taken(
-        state, IndexKind.CONTAINER_LABEL, request.label, ReasonCode.REASON_CODE_CONTAINER_EXISTS
-    )
+    reasons += _taken(state, IndexKind.CONTAINER_LABEL, request.label, _CONTAINER_EXISTS)
     if reasons:
         return Decision(reasons=reasons)
     registered = ContainerRegistered(
@@ -173,7 +174,7 @@ def decide_register_container(
         institution_id=institution_id,
         label=request.label,
         kind=request.kind,
-        custody=Custody(holder_id=institution_id, place=CustodyPlace.CUSTODY_PLACE_WITH_HOLDER),
+        custody=Custody(holder_id=institution_id, place=_WITH_HOLDER),
         vault_id=vault_id,
     )
     return Decision(events=[Event(container_registered=registered)], extras=request.extras)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from core.decisions import Context, Decision, Handler, reason
 from core.ledger.tables import CONTAINERS, TAGS, IndexKind, State
-from core.mechanisms.credentials import TagAct, refusal_of
+from core.mechanisms.credentials import NONE, TagAct, refusal_of
 from core.store.v1.rows_pb2 import ContainerRow
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import (
@@ -41,7 +41,8 @@ UID_SIZE = 7
 # (issuing realm, version) of the tag masters in the arena: what can be verified here and now.
 LoadedTagKeys = Callable[[], frozenset[tuple[int, int]]]
 
-_SCHEMES = frozenset(TagScheme.values())
+_SCHEMES = frozenset(TagScheme.values()) - {TagScheme.TAG_SCHEME_UNSPECIFIED}
+_SUN = TagScheme.TAG_SCHEME_SUN
 
 
 def show_identity(identity: bytes) -> str:
@@ -62,7 +63,7 @@ def decide_issue_tag(
     reasons += _live_tag_faults(request, container_id, container)
     reasons += _identity_faults(request, state)
     identity = show_identity(request.identity)
-    if request.scheme == TagScheme.TAG_SCHEME_UNSPECIFIED or request.scheme not in _SCHEMES:
+    if request.scheme not in _SCHEMES:
         reasons.append(reason(ReasonCode.REASON_CODE_TAG_SCHEME_INVALID, identity))
     version = _key_version(request, context.realm, loaded)
     if (context.realm, version) not in loaded:
@@ -106,7 +107,7 @@ def _live_tag_faults(
 def _identity_faults(request: IssueTagRequest, state: State) -> list[ReasonRecord]:
     identity, item = request.identity, show_identity(request.identity)
     # A secure unique NFC message is made over a 7-byte UID: another tag could never prove itself.
-    sizes = {UID_SIZE} if request.scheme == TagScheme.TAG_SCHEME_SUN else IDENTITY_SIZES
+    sizes = {UID_SIZE} if request.scheme == _SUN else IDENTITY_SIZES
     if len(identity) not in sizes or not any(identity):
         return [reason(ReasonCode.REASON_CODE_TAG_IDENTITY_INVALID, item)]
     tag_id = state.find(IndexKind.TAG_IDENTITY, identity)
@@ -180,7 +181,7 @@ def answer_retire_tag(header: EntryHeader, events: Events, outcome: Outcome) -> 
 
 def _tag_state(state: State, tag_id: bytes | None) -> TagState:
     row = None if tag_id is None else state.get(TAGS, tag_id)
-    return TagState.TAG_STATE_UNSPECIFIED if row is None else row.state
+    return NONE if row is None else row.state
 
 
 def _tag_for(identity: bytes, act: TagAct, state: State) -> tuple[bytes, list[ReasonRecord]]:

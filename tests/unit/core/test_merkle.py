@@ -108,6 +108,17 @@ def test_a_frontier_continues_where_the_nodes_end(size: int) -> None:
     assert again.append(leaf_hash(b"x")) == tree.frontier.append(leaf_hash(b"x"))
 
 
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_many_leaves_at_once_make_the_nodes_that_one_at_a_time_make(size: int, count: int) -> None:
+    tree = Tree([b"%d" % i for i in range(size)])
+    hashes = [leaf_hash(b"more %d" % i) for i in range(count)]
+    many = Frontier(size, tree.fetch)
+    made = many.extend(hashes)
+    one_by_one = [node for hashed in hashes for node in tree.frontier.append(hashed)]
+    assert made == sorted(one_by_one)
+    assert (many.size, many.root()) == (size + count, tree.frontier.root())
+
+
 def test_no_proof_outside_the_tree() -> None:
     tree = Tree([b"a", b"b"])
     for index, size in ((2, 2), (-1, 2), (0, 0)):

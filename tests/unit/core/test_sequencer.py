@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -247,6 +248,48 @@ def test_sequencer_answers_after_the_commit_and_drains(ledger: Ledger) -> None:
     assert seen == list(range(1, 101))
     with pytest.raises(LedgerStopped):
         sequencer.submit(command(institution("late")))
+
+
+def committing(ledger: Ledger, seconds: float) -> tuple[Sequencer, list[int]]:
+    """A sequencer whose commits take so long, and how many commands each took."""
+    sizes: list[int] = []
+
+    def observe(batch: Sequence[Committed]) -> None:
+        sizes.append(len(batch))
+        time.sleep(seconds)
+
+    return Sequencer(ledger, HANDLERS, on_committed=observe), sizes
+
+
+def test_those_answered_together_are_committed_together_again(ledger: Ledger) -> None:
+    """Although each hands in its next command a little after the one before."""
+    sequencer, sizes = committing(ledger, 1.2)
+    futures = [sequencer.submit(command(institution(f"I{number}"))) for number in range(8)]
+    sequencer.start()
+    for round_ in range(2):
+        again = []
+        for number, future in enumerate(futures):
+            assert future.result(10).accepted
+            time.sleep(0.002)
+            again.append(sequencer.submit(command(institution(f"I{number}-{round_}"))))
+        futures = again
+    sequencer.stop()
+    assert sizes == [8, 8, 8]
+
+
+def test_who_does_not_come_back_is_not_waited_for(ledger: Ledger) -> None:
+    """At most an eighth of the time that the answer took; one alone waits for nobody."""
+    sequencer, sizes = committing(ledger, 0.8)
+    futures = [sequencer.submit(command(institution(f"I{number}"))) for number in range(3)]
+    sequencer.start()
+    assert all(future.result(10).accepted for future in futures)
+    for code in "AB":
+        began = time.monotonic()
+        assert sequencer.submit(command(institution(code))).result(10).accepted
+        # With as long a wait as the commit took it would be 1.6.
+        assert time.monotonic() - began < 1.4
+    sequencer.stop()
+    assert sizes == [3, 1, 1]
 
 
 def test_a_full_queue_is_said_at_once(ledger: Ledger) -> None:
