@@ -88,6 +88,7 @@ def forge(site: Site, name: str, sequence: int) -> None:
     log.close()
 
 
+@pytest.mark.timeout(300)
 def test_every_scheme_at_three_portals_with_freezes_a_restart_and_a_kill(site: Site) -> None:
     live(site, 0.7, 1, killed=True)
     check(site)

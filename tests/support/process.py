@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 JINKUD = Path(sys.executable).with_name("jinkud")
-SECONDS_MAX = 30.0
+SECONDS_MAX = 90.0
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -136,7 +136,7 @@ def call(channel: grpc.Channel, path: str, request: Message, response: type[M]) 
     return response.FromString(call_bytes(channel, path, request.SerializeToString()))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Until the condition holds; fails if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
