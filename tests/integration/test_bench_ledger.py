@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from repository import ROOT
 
 CLAIMS = {
@@ -17,11 +19,12 @@ CLAIMS = {
 }
 
 
+@pytest.mark.timeout(180)
 def test_every_claim_of_the_writer_gets_its_row(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     subprocess.run(
         [sys.executable, "-m", "bench", "ledger", "--quick", "--output", str(output)],
-        check=True, capture_output=True, cwd=ROOT, timeout=100,
+        check=True, capture_output=True, cwd=ROOT, timeout=170,
     )  # fmt: skip
     rows = {row["id"]: row for row in json.loads(output.read_text(encoding="utf-8"))}
     assert rows.keys() >= CLAIMS
