@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import elsewhere
 from box_story import (
@@ -27,7 +28,7 @@ from box_story import (
     told,
     wait_witnessed,
 )
-from jinku import accounts, receipts
+from jinku import accounts, notes, receipts
 from jinku.errors import NotAllowed, Refused
 from jinku.evidence import bundle, package, verify
 from jinku.evidence.collect import Collector, NotWitnessedYet, Wanted, open_persons
@@ -92,7 +93,7 @@ def test_all_that_happened_to_the_box_is_in_it(
     ]
     held = box_receipts(story)
     verified = verify.verify(packed, story.key, [str(story.witness.key)], 1, held)
-    assert list(verified.cosigners) == [story.witness.key.name]
+    assert list(verified.cosigners) == [story.witness.key]
     proven = {entry.header_bytes for entry in verified.content.entries}
     told_ = [receipts.parse_header(receipt.header) for receipt in held]
     assert {one.index for one in told_} > {entry.index for entry in content.subject}
@@ -118,8 +119,7 @@ def test_the_account_says_who_when_where_from_what_to_what(story: Story, packed:
     entry = story.ledger.get_entry(GetEntryRequest(entry_index=4))
     when = receipts.parse_header(entry.receipt.header).decided_at_ns
     assert f"entry 4 of realm 1, {accounts.format_time(when)}" in en
-    # A note with a line break in it stays one line.
-    assert "已核对\\n第 99 条记录" in zh
+    assert "解冻: 已核对" in zh
 
 
 def test_the_same_journal_gives_the_same_bytes(story: Story, packed: bytes) -> None:
@@ -145,10 +145,9 @@ def test_an_entry_left_out_is_named(story: Story, content: Content) -> None:
     """Offline where another entry rests on it, by reading the whole journal in every case."""
     found_offline = set()
     for entry in content.subject:
-        rest = tuple(one for one in content.entries if one.index != entry.index)
-        without = replace(content, entries=rest)
-        assert entry.index in find_left_out(story.ledger, without)
-        if fault_of(without, story.key) is not None:
+        fewer = without(content, entry.index)
+        assert entry.index in find_left_out(story.ledger, fewer)
+        if fault_of(fewer, story.key) is not None:
             found_offline.add(entry.index)
     kinds_of = dict(zip((entry.index for entry in content.subject), kinds(content), strict=True))
     silent = {index for index in kinds_of if index not in found_offline}
@@ -167,6 +166,45 @@ def fault_of(content: Content, key: str) -> Fault | None:
     except EvidenceInvalid as error:
         return error.fault
     return None
+
+
+def without(content: Content, *left_out: int) -> Content:
+    kept = tuple(entry for entry in content.entries if entry.index not in left_out)
+    return replace(content, entries=kept)
+
+
+@pytest.mark.req("MON-13")
+def test_an_entry_about_a_contact_that_is_left_out_is_named(story: Story, content: Content) -> None:
+    of_persons = [entry.index for entry in content.of_persons]
+    assert len(of_persons) >= 4
+    for index in of_persons:
+        assert find_left_out(story.ledger, without(content, index)) == [index]
+    # Also where the whole person was: they are the contacts of the box's institution, all of them.
+    kept, _ = content.persons
+    of_one = [e.index for e in content.of_persons if kept not in e.named]
+    fewer = replace(without(content, *of_one), persons=(kept,))
+    assert of_one
+    assert find_left_out(story.ledger, fewer) == of_one
+    # Without contacts there are none to miss.
+    nobody = replace(without(content, *of_persons), persons=())
+    assert find_left_out(story.ledger, nobody) == []
+
+
+@pytest.mark.req("MON-13")
+def test_a_selection_says_no_more_than_it_proves(story: Story, content: Content) -> None:
+    """A package without the tag's freezing and all after it: it verifies, and says what it is."""
+    frozen = next(i for i, kind in enumerate(kinds(content)) if kind == ["tag_frozen"])
+    later = [entry.index for entry in content.subject[frozen:]]
+    verified = verify.verify(package.write(without(content, *later)), story.key)
+    last = content.subject[frozen - 1].index
+    zh, en = verified.texts["account.zh.txt"], verified.texts["account.en.txt"]
+    assert ": active" in en
+    assert "as of the checkpoint" not in en.lower()
+    assert "State after the entries in this package" in en
+    assert f"the last is entry {last}; whether others were left out" in en
+    assert f"最后一条为第 {last} 条; 此前此后有无遗漏, 本包不能证明" in zh
+    for line in verified.verdict():
+        assert "jinku evidence complete" in line
 
 
 class Lying(LedgerClient):
@@ -382,24 +420,50 @@ def jinku(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.req("MON-13")
 def test_from_the_command_line(jinku: Any, story: Story, tmp_path: Path) -> None:
     receipts.save(story.receipts[4], tmp_path / "receipt.bin")
-    told_ = jinku(
-        "export", LABEL, "--output", "k1.zip", "--scan", "--contacts", "--receipt", "receipt.bin"
-    )
-    assert "证据包有效" in told_
     (tmp_path / "realm.key").write_text(story.key, encoding="utf-8")
+    own = ("--verifier-key", "realm.key")
+    told_ = jinku("export", LABEL, "--output", "k1.zip", "--scan", "--contacts",
+                  "--receipt", "receipt.bin", *own)  # fmt: skip
+    assert "证据包有效" in told_
     told_ = jinku("verify", "k1.zip", "--key", "realm.key", "--receipt", "receipt.bin")
     assert told_.count(f"{LABEL} (1/4/0)") > 10
     assert "valid: 11 entries about container 1/4/0" in told_
-    assert "complete: nothing is left out" in jinku("complete", "k1.zip")
-    assert "CONTAINER_NOT_REGISTERED" in jinku("export", "none", "--output", "none.zip", code=1)
-    jinku("export", LABEL, "--output", "none.zip", who="registrar", code=3)
-    jinku("open", "k1.zip", "--output", "none.zip", who="auditor", code=3)
+    told_ = jinku("complete", "k1.zip", *own)
+    assert "complete: nothing is left out" in told_
+    none = ("--output", "none.zip")
+    # None of them takes the key from the service that it reads.
+    for command in (("complete", "k1.zip"), ("export", LABEL, *none), ("open", "k1.zip", *none)):
+        assert "Missing option '--verifier-key'" in jinku(*command, code=2)
+    assert "CONTAINER_NOT_REGISTERED" in jinku("export", "none", *none, *own, code=1)
+    jinku("export", LABEL, *none, *own, who="registrar", code=3)
+    jinku("open", "k1.zip", *none, *own, who="auditor", code=3)
     assert not (tmp_path / "none.zip").exists()
-    jinku("open", "k1.zip", "--output", "opened.zip", who="privacy")
+    jinku("open", "k1.zip", "--output", "opened.zip", *own, who="privacy")
     assert KEPT_NAME in jinku("verify", "opened.zip", "--key", "realm.key", "--language", "en")
     assert "neither a verifier key nor" in jinku("verify", "k1.zip", "--key", "none", code=2)
     other = story.key.replace("/jinku/1", "/jinku/2")
     assert Fault.KEY_MALFORMED.zh in jinku("verify", "k1.zip", "--key", other, code=4)
+
+
+def test_completeness_is_judged_with_the_auditors_own_key(
+    jinku: Any, story: Story, content: Content, tmp_path: Path
+) -> None:
+    """A service with another key than the package's is told, also where all entries are the same."""
+    stranger = Ed25519PrivateKey.generate()
+    origin, text = content.checkpoint.origin, notes.Note.parse(content.note).text
+    key = notes.VerifierKey.make(origin, stranger.public_key().public_bytes_raw())
+    signature = notes.Signature(key.name, key.key_id, stranger.sign(text.encode()))
+    forged = replace(content, note=str(notes.Note(text, (signature,))), earlier=())
+    (tmp_path / "forged.zip").write_bytes(package.write(forged))
+    told_ = jinku("complete", "forged.zip", "--verifier-key", str(key), code=4)
+    assert f"the service's checkpoint: {Fault.OTHER_KEY.zh}" in told_
+    told_ = jinku("complete", "forged.zip", "--verifier-key", story.key, code=4)
+    assert Fault.OTHER_KEY.zh in told_
+    missing = content.subject[-1].index
+    (tmp_path / "less.zip").write_bytes(package.write(without(content, missing)))
+    told_ = jinku("complete", "less.zip", "--verifier-key", story.key, code=4)
+    assert f"left out / 遗漏: entries {missing}\n" in told_
+    assert Fault.ENTRY_MISSING.zh in told_
 
 
 def test_the_verifier_is_written_as_one_file(

@@ -21,6 +21,7 @@ from jinku.evidence import package, verify
 from jinku.evidence.collect import open_persons
 from jinku.evidence.content import Content, Opened
 from jinku.evidence.entries import Entry, EvidenceInvalid
+from jinku.receipts import parse_header
 from jinku.v1.common_pb2 import Receipt
 from jinku.verdicts import Fault, NotProven
 from signed_tree import KEY as OTHER_KEY
@@ -301,7 +302,22 @@ def test_a_package_of_another_version(
     texts = {name: files[name] + b"in other words\n" for name in package.TEXTS}
     older = package.pack(package.assemble(content, 0, texts))
     assert refusal(older, story.key).fault is Fault.OTHER_VERSION
-    assert verify.verify(older, story.key, without_texts=True).texts == {}
+    verified = verify.verify(older, story.key, without_texts=True)
+    # What is told is made here; of what is in the package nothing is said.
+    assert {name: text.encode() for name, text in verified.texts.items()} == {
+        name: files[name] for name in package.TEXTS
+    }
+    assert "the account in the package was not verified" in verified.verdict()[1]
+    assert "包内记述未经核验" in verified.verdict()[0]
+    whole = verify.verify(package.pack(files), story.key)
+    assert "the account in the package is theirs" in whole.verdict()[1]
+    # Whether the entries follow from each other is no matter of texts.
+    unfrozen = [e for e in content.subject if e.header.command == "jinku.v1.UnfreezeTagRequest"]
+    (frozen,) = (e for e in content.subject if e.header.command == "jinku.v1.FreezeTagRequest")
+    assert len(unfrozen) == 1
+    gapped = replace(content, entries=tuple(e for e in content.entries if e is not frozen))
+    found = refusal(package.pack(package.assemble(gapped, 0, texts)), story.key, without_texts=True)
+    assert found.fault is Fault.GAP
     forged = package.unpack(older)
     forged["entries/00000000000000000004.header"] += b"\0"
     refusal(package.pack(with_digests(forged)), story.key, without_texts=True)
@@ -324,6 +340,31 @@ def test_receipts_must_agree(story: Story, files: Files) -> None:
     forged = Receipt.FromString(held[0].SerializeToString())
     forged.events_digest = bytes(32)
     assert refusal(packed, story.key, held=[forged]).fault is Fault.NOT_IN_JOURNAL
+
+
+def test_what_a_receipt_proves_is_not_left_out(story: Story) -> None:
+    """Where it is about the box, or refused about it: its holder finds that it is missing."""
+    held = [
+        one for one in story.receipts
+        if parse_header(one.header).command.endswith(("FreezeTagRequest", "IssueTagRequest"))
+    ]  # fmt: skip
+    whole = story.collect(scanned=True, receipts=story.receipts)
+    verify.verify(package.write(whole), story.key, held=story.receipts)
+    freezing = {e.index for e in whole.subject if "freezetag" in e.header.command.lower()}
+    refused = {e.index for e in whole.subject if e.refused}
+    assert (len(freezing), len(refused)) == (2, 1)
+    for left_out in (freezing, refused):
+        kept = tuple(e for e in whole.entries if e.index not in left_out)
+        packed = package.write(replace(whole, entries=kept))
+        verify.verify(packed, story.key)
+        found = refusal(packed, story.key, held=held)
+        assert found.fault is Fault.RECEIPT_CONTRADICTS
+        assert "was left out of the package" in found.detail
+        # One without its events may be about anything.
+        bare = [Receipt.FromString(one.SerializeToString()) for one in held]
+        for one in bare:
+            one.ClearField("events")
+        assert "without its events" in refusal(packed, story.key, held=bare).detail
 
 
 def test_an_earlier_checkpoint_of_another_history(story: Story, content: Content) -> None:

@@ -126,7 +126,7 @@ def test_a_quorum_makes_a_checkpoint_a_witnessed_one(bank: Bank, tmp_path: Path)
             entry = call(running.auditor(), LEDGER + "GetEntry", request, GetEntryResponse)
             assert entry.level == DurabilityLevel.DURABILITY_LEVEL_WITNESSED
             verified = receipts.verify(entry.receipt, bank.key, keys, quorum=2)
-            assert verified.cosigners.keys() == {one.key.name for one in both}
+            assert verified.cosigners.keys() == {one.key for one in both}
             assert entry.receipt.ByteSize() <= receipts.RECEIPT_BYTES_MAX
             plain = GetEntryRequest(entry_index=size - 1)
             entry = call(running.auditor(), LEDGER + "GetEntry", plain, GetEntryResponse)

@@ -158,7 +158,7 @@ def tell(story: Story) -> None:
         gate.read(first, OUTER)
         gate.wait_for(lambda: len(story.alarms) == 2)
         assert story.presented[-1].decision == GateDecision.GATE_DECISION_HOLD
-        story.accept(UnfreezeTagRequest(identity=FIRST, note="已核对\n第 99 条记录"))
+        story.accept(UnfreezeTagRequest(identity=FIRST, note="已核对"))
         story.accept(issue(SECOND, LABEL, replaces=True))
         before = len(story.passages)
         gate.read(second, OUTER, INNER)

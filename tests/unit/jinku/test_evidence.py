@@ -203,7 +203,10 @@ def test_what_became_of_it() -> None:
 
 # SHA-256 of what was told below, by TEXT_VERSION. Packages made in a version keep its words: who
 # changes one gives the texts a new version, and writes it here.
-TOLD = {1: "8423901d8c58d3362b8eba533dc742b05ade898d28530d6995b1558855c54697"}
+TOLD = {
+    1: "8423901d8c58d3362b8eba533dc742b05ade898d28530d6995b1558855c54697",
+    2: "0cf8fcbafeb56622cb75fe80f5034b4219e409985d631f528b126b0642fbd5d9",
+}
 
 
 def test_texts_change_with_their_version() -> None:
@@ -217,6 +220,11 @@ def test_both_languages_say_as_much() -> None:
     zh, en = texts["account.zh.txt"].splitlines(), texts["account.en.txt"].splitlines()
     assert len(zh) == len(en)
     assert not [line for line in en[: en.index("What this package proves")] if "条" in line[:3]]
+
+
+def test_a_note_with_a_line_break_in_it_stays_one_line() -> None:
+    zh = Account(content_of(*AROUND, *STORY)).texts()["account.zh.txt"]
+    assert "冻结: 报失\\n第 1 条记录\n" in zh
 
 
 def test_every_number_has_words() -> None:

@@ -179,13 +179,38 @@ WITNESS_KEY = notes.VerifierKey.parse(witness_key(WITNESS, SEED), notes.COSIGNAT
 
 def test_cosignatures_are_found_and_counted() -> None:
     other = notes.VerifierKey.parse(witness_key("witness.example/w2", b"x" * 32), notes.COSIGNATURE)
-    assert notes.find_cosigners(COSIGNED, [WITNESS_KEY, other]) == {WITNESS: 1_700_000_000}
+    assert notes.find_cosigners(COSIGNED, [WITNESS_KEY, other]) == {WITNESS_KEY: 1_700_000_000}
     assert notes.find_cosigners(NOTE, [WITNESS_KEY]) == {}
-    assert notes.require_quorum(COSIGNED, [WITNESS_KEY, other], 1) == {WITNESS: 1_700_000_000}
+    assert notes.require_quorum(COSIGNED, [WITNESS_KEY, other], 1) == {WITNESS_KEY: 1_700_000_000}
     with pytest.raises(notes.SignatureWrong, match="1 of 2"):
         notes.require_quorum(COSIGNED, [WITNESS_KEY, other], 2)
     with pytest.raises(notes.SignatureWrong, match="1 of 2"):
         notes.require_quorum(COSIGNED, [WITNESS_KEY, WITNESS_KEY], 2)
+
+
+def test_two_keys_of_one_name_are_counted_if_both_signed() -> None:
+    seed = b"x" * 32
+    namesake = notes.VerifierKey.parse(witness_key(WITNESS, seed), notes.COSIGNATURE)
+    with pytest.raises(notes.SignatureWrong, match="1 of 2"):
+        notes.require_quorum(COSIGNED, [WITNESS_KEY, namesake], 2)
+    both = COSIGNED + cosign(NOTE, WITNESS, seed, 1_700_000_001)
+    found = notes.require_quorum(both, [WITNESS_KEY, namesake], 2)
+    assert found == {WITNESS_KEY: 1_700_000_000, namesake: 1_700_000_001}
+
+
+def test_one_key_of_two_names_is_one() -> None:
+    renamed = notes.VerifierKey.parse(witness_key("witness.example/w2", SEED), notes.COSIGNATURE)
+    both = COSIGNED + cosign(NOTE, "witness.example/w2", SEED, 1_700_000_000)
+    with pytest.raises(notes.SignatureWrong, match="1 of 2"):
+        notes.require_quorum(both, [WITNESS_KEY, renamed], 2)
+
+
+@pytest.mark.parametrize("time_s", [0, notes.COSIGNED_AT_MAX + 1, 1 << 63, (1 << 64) - 1])
+def test_a_time_that_is_none(time_s: int) -> None:
+    """Rightly signed: the specification ends at 2^63 - 1, calendars before; 0 says nothing."""
+    note = NOTE + cosign(NOTE, WITNESS, SEED, time_s)
+    with pytest.raises(notes.SignatureWrong, match="at no time"):
+        notes.require_quorum(note, [WITNESS_KEY], 1)
 
 
 def test_ours_is_the_same_cosignature() -> None:

@@ -89,7 +89,7 @@ def test_it_cosigns_a_log_that_grows(running: Running) -> None:
         assert running.ask(grow(last, size)) == NOW
         last = size
     latest = fetch_latest(running.url, NAME, 5)
-    assert find_cosigners(latest, [running.key]) == {"witness.example/w1": NOW}
+    assert find_cosigners(latest, [running.key]) == {running.key: NOW}
     assert latest.startswith(note_of(64))
 
 

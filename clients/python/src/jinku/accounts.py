@@ -10,6 +10,7 @@ from typing import Any
 from jinku import receipts
 from jinku.event.v1.entry_pb2 import EntryHeader, Outcome
 from jinku.event.v1.event_pb2 import Event
+from jinku.failure import plain
 from jinku.type.v1.personal_pb2 import PersonalField, ReadPurpose
 from jinku.type.v1.place_pb2 import ContainerKind, CustodyPlace, InstitutionKind, VaultKind
 from jinku.type.v1.reason_pb2 import ReasonCode
@@ -71,13 +72,6 @@ def read_entry(receipt: Receipt) -> Account:
             zh.append(f"· {chinese}")
             en.append(f"· {english}")
     return Account(tuple(map(plain, zh)), tuple(map(plain, en)))
-
-
-def plain(line: str) -> str:
-    """A line that stays one, and shows what would not be seen: texts in entries are others'."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
-    )
 
 
 def describe_header(header: EntryHeader, name: Name = short) -> tuple[list[str], list[str]]:

@@ -27,6 +27,8 @@ KEY_SIZE = 32
 NOTE_CHARACTERS_MAX = 1 << 17
 SIGNATURES_MAX = 100
 SIZE_MAX = (1 << 63) - 1
+# Seconds since 1970 to the end of the year 9999, which calendars end with as well.
+COSIGNED_AT_MAX = 253_402_300_799
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -99,6 +101,11 @@ class Signature:
             raise NoteInvalid("note: malformed signature line")
         return cls(name, signature[:4], signature[4:])
 
+    @property
+    def cosigned_at(self) -> int:
+        """Of a witness: when it signed, seconds since 1970."""
+        return int.from_bytes(self.value[:8])
+
     def __str__(self) -> str:
         encoded = base64.b64encode(self.key_id + self.value).decode()
         return f"{SIGNATURE_PREFIX}{self.name} {encoded}\n"
@@ -139,6 +146,8 @@ class Note:
         for signature in found:
             message, value = self.text.encode(), signature.value
             if key.kind == COSIGNATURE:
+                if not 0 < signature.cosigned_at <= COSIGNED_AT_MAX:
+                    raise SignatureWrong(f"checkpoint: {key.name} cosigned it at no time")
                 message, value = cosigned_message(self.text, value[:8]), value[8:]
             if not is_signed(key.public_key, value, message):
                 raise SignatureWrong(f"checkpoint: the signature of {key.name} is wrong")
@@ -236,24 +245,25 @@ def parse_size(text: str) -> int:
     return int(text)
 
 
-def find_cosigners(note: str, witnesses: Iterable[VerifierKey]) -> dict[str, int]:
-    """Which of these witnesses cosigned, by name, and when last (seconds since 1970).
+def find_cosigners(note: str, witnesses: Iterable[VerifierKey]) -> dict[VerifierKey, int]:
+    """Which of these witnesses cosigned, and when last (seconds since 1970).
 
     Raises SignatureWrong if a cosignature says to be of one of them and is not.
     """
     parsed = Note.parse(note)
-    cosigners: dict[str, int] = {}
-    for key in witnesses:
-        if any(key.signed(signature) for signature in parsed.signatures):
-            times = [int.from_bytes(found.value[:8], "big") for found in parsed.verify(key)]
-            cosigners[key.name] = max(times)
-    return cosigners
+    return {
+        key: max(found.cosigned_at for found in parsed.verify(key))
+        for key in witnesses
+        if any(key.signed(signature) for signature in parsed.signatures)
+    }
 
 
-def require_quorum(note: str, witnesses: Sequence[VerifierKey], quorum: int) -> dict[str, int]:
+def require_quorum(
+    note: str, witnesses: Sequence[VerifierKey], quorum: int
+) -> dict[VerifierKey, int]:
     """`find_cosigners`; SignatureWrong if they are fewer than `quorum` different keys."""
     cosigners = find_cosigners(note, witnesses)
-    keys = {key.public_key for key in witnesses if key.name in cosigners}
+    keys = {key.public_key for key in cosigners}
     if len(keys) < quorum:
         raise SignatureWrong(f"checkpoint: {len(keys)} of {quorum} witnesses cosigned it")
     return cosigners

@@ -42,7 +42,7 @@ class Verified:
     events: Events | None
     checkpoint: notes.Checkpoint
     # Which of the witnesses that were named cosigned the checkpoint, and when (seconds since 1970).
-    cosigners: dict[str, int] = field(default_factory=dict)
+    cosigners: dict[notes.VerifierKey, int] = field(default_factory=dict)
 
     def verdict(self) -> tuple[str, str]:
         """What is proven, in Chinese and in English."""

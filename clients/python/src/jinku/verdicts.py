@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from enum import Enum
 
 from jinku import notes
-from jinku.failure import JinkuError
+from jinku.failure import JinkuError, plain
+
+# Of what is told beside the fault.
+PART_CHARACTERS_MAX = 500
 
 
 class Fault(Enum):
@@ -63,12 +66,20 @@ class Fault(Enum):
 
 
 class NotProven(JinkuError):
-    """It proves nothing: which fault, where, and the particulars."""
+    """It proves nothing: which fault, where, and the particulars.
+
+    The last two may be words of whoever made what is judged: they are told in one line, shortened.
+    """
 
     def __init__(self, fault: Fault, where: str = "", detail: str = "") -> None:
         self.fault, self.where, self.detail = fault, where, detail
         said = f"{fault.zh} / {fault.en}"
-        super().__init__(": ".join(part for part in (where, said, detail) if part))
+        parts = (shorten(where), said, shorten(detail))
+        super().__init__(plain(": ".join(part for part in parts if part)))
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= PART_CHARACTERS_MAX else f"{text[:PART_CHARACTERS_MAX]}…"
 
 
 def parse_key(text: str, kind: bytes = notes.ED25519) -> notes.VerifierKey:
@@ -102,7 +113,7 @@ def open_checkpoint(
 
 def find_cosigners(
     note: str, witnesses: Sequence[str], quorum: int, where: str = "checkpoint"
-) -> dict[str, int]:
+) -> dict[notes.VerifierKey, int]:
     """Which of the witnesses with these verifier keys cosigned, and when (seconds since 1970), at
     least `quorum` of them.
     """

@@ -15,6 +15,7 @@ from rich.console import Console
 from jinku.channel import Connection, ConnectionIncomplete
 from jinku.commands import CommandIds
 from jinku.errors import JinkuError, Refused, require_accepted
+from jinku.failure import plain
 from jinku.ledger import LedgerClient
 from jinku.notes import NoteInvalid
 from jinku.registry import RegistryClient
@@ -63,7 +64,9 @@ class ReportingGroup(click.Group):
 
 
 def report(what: str, error: Exception) -> None:
-    click.echo(f"jinku: {what}: {error}", err=True)
+    """Each line of the error as it is, or shown where it would steer the terminal."""
+    lines = f"jinku: {what}: {error}".split("\n")
+    click.echo("\n".join(map(plain, lines)), err=True)
 
 
 def state_file(name: str) -> Path:

@@ -11,7 +11,7 @@ import click
 from jinku import receipts
 from jinku.channel import Connection
 from jinku.cli.common import EXIT_CODES, LANGUAGES, connection_options, registry_of
-from jinku.cli.ledger import trust_options
+from jinku.cli.ledger import KEY, trust_options
 from jinku.durable import write_bytes
 from jinku.evidence import bundle, package, verify
 from jinku.evidence.collect import Collector, Wanted, open_persons
@@ -21,10 +21,17 @@ from jinku.evidence.standalone import describe_package
 from jinku.ledger import LedgerClient
 from jinku.registry import RegistryClient
 from jinku.v1.ledger_pb2 import GetCheckpointRequest
-from jinku.verdicts import Fault
+from jinku.verdicts import Fault, open_checkpoint, parse_key
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOLD_EVERY = 100_000
+# The service is the one that is audited: what checks it does not come from it.
+OWN_KEY = click.option(
+    "--verifier-key",
+    required=True,
+    type=KEY,
+    help="The log's verifier key, or a file with it, as the auditor keeps it.",
+)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -57,10 +64,12 @@ def tell_progress(count: int) -> None:
     help="Prove that this receipt's checkpoint begins the journal; may be repeated.",
 )
 @click.option("--witnessed", is_flag=True, help="Under a checkpoint with cosignatures, or not.")
+@OWN_KEY
 @connection_options  # fmt: skip
 def export(
     connection: Connection,
     label: str,
+    verifier_key: str,
     output: Path,
     scanned: bool,
     contacts: bool,
@@ -73,9 +82,8 @@ def export(
     with connection.open() as channel:
         ledger = LedgerClient(channel)
         content = Collector(ledger, RegistryClient(channel), tell_progress).collect(wanted)
-        key = ledger.get_checkpoint(GetCheckpointRequest()).verifier_key
     packed = package.write(content)
-    verified = verify.verify(packed, key, held=loaded)
+    verified = verify.verify(packed, verifier_key, held=loaded)
     write_bytes(output, packed)
     tell_written(output, packed, verified)
 
@@ -126,21 +134,23 @@ def verify_package(
 
 @evidence.command("complete")
 @click.argument("file", metavar="PACKAGE", type=FILE)
+@OWN_KEY
 @connection_options
-def complete(connection: Connection, file: Path) -> None:
+def complete(connection: Connection, file: Path, verifier_key: str) -> None:
     """Read the whole journal and tell whether PACKAGE leaves out anything about its box.
 
     Needs the auditor's role. What is read must have the root that the package's checkpoint signs.
     """
+    content = verify.verify(verify.load(file), verifier_key).content
     with connection.open() as channel:
         ledger = LedgerClient(channel)
-        key = ledger.get_checkpoint(GetCheckpointRequest()).verifier_key
-        content = verify.verify(verify.load(file), key).content
+        newest = ledger.get_checkpoint(GetCheckpointRequest()).checkpoint
+        open_checkpoint(newest, parse_key(verifier_key), "the service's checkpoint")
         left_out = find_left_out(ledger, content, tell_progress)
     size = content.checkpoint.tree_size
     if left_out:
-        listed = ", ".join(map(str, left_out))
-        raise EvidenceInvalid(Fault.ENTRY_MISSING, f"entries {listed}", f"of {size} read")
+        click.echo(f"left out / 遗漏: entries {', '.join(map(str, left_out))}")
+        raise EvidenceInvalid(Fault.ENTRY_MISSING, str(file), f"{len(left_out)} of {size} read")
     click.echo(f"完整: 账本 {size} 条记录中没有遗漏 ({content.selection})")
     click.echo(f"complete: nothing is left out of {size} entries ({content.selection})")
 
@@ -148,20 +158,19 @@ def complete(connection: Connection, file: Path) -> None:
 @evidence.command("open")
 @click.argument("file", metavar="PACKAGE", type=FILE)
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@OWN_KEY
 @connection_options
-def open_package(connection: Connection, file: Path, output: Path) -> None:
+def open_package(connection: Connection, file: Path, output: Path, verifier_key: str) -> None:
     """Add the personal values of the persons in PACKAGE, for a privacy officer.
 
     Each reading is journalled. Whoever is given the file has the values: no erasure reaches it.
     """
+    content = verify.verify(verify.load(file), verifier_key).content
     with registry_of(connection) as registry:
-        ledger = LedgerClient(registry.channel)
-        key = ledger.get_checkpoint(GetCheckpointRequest()).verifier_key
-        content = verify.verify(verify.load(file), key).content
         opened = open_persons(replace(content, opened=()), registry)
     packed = package.write(opened)
     write_bytes(output, packed)
-    tell_written(output, packed, verify.verify(packed, key))
+    tell_written(output, packed, verify.verify(packed, verifier_key))
 
 
 @evidence.command("verifier")

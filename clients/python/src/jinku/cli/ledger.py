@@ -149,7 +149,7 @@ def tell_growth(before: notes.Checkpoint | None, newest: notes.Checkpoint) -> No
     click.echo(f"{newest.origin}: {newest.tree_size} entries go on from the {seen} seen before")
 
 
-def tell_cosigners(cosigners: dict[str, int]) -> None:
+def tell_cosigners(cosigners: dict[notes.VerifierKey, int]) -> None:
     for line in describe_cosigners(cosigners):
         click.echo(line)
 

@@ -14,12 +14,13 @@ from jinku.evidence.content import Content, Selection
 from jinku.evidence.entries import Entry, each
 from jinku.evidence.life import Change, Life, TagChange
 from jinku.evidence.statement import PROVES, README
+from jinku.failure import plain
 from jinku.type.v1.personal_pb2 import PersonalField
 from jinku.type.v1.place_pb2 import ContainerKind, Custody
 from jinku.type.v1.tag_pb2 import TagState
 from jinku.words import words_of
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 
 Line = tuple[str, str]
 STATES: dict[int, Line] = {
@@ -45,8 +46,8 @@ class Account:
         zh, en = zip(*self.lines(), strict=True)
         return {
             "README.txt": README,
-            "account.en.txt": "".join(f"{accounts.plain(line)}\n" for line in en),
-            "account.zh.txt": "".join(f"{accounts.plain(line)}\n" for line in zh),
+            "account.en.txt": "".join(f"{plain(line)}\n" for line in en),
+            "account.zh.txt": "".join(f"{plain(line)}\n" for line in zh),
         }
 
     def lines(self) -> Iterator[Line]:
@@ -98,7 +99,13 @@ class Account:
     def state(self) -> Iterator[Line]:
         life = self.life
         yield BLANK
-        yield "一、截至检查点的状态", "1. State as of the checkpoint"
+        yield "一、本包各条记录之后的状态", "1. State after the entries in this package"
+        last = self.content.subject[-1].index
+        yield (
+            f"最后一条为第 {last} 条; 此前此后有无遗漏, 本包不能证明, 只有 `jinku evidence complete` 能查明",
+            f"the last is entry {last}; whether others were left out, before it or after, this package "
+            "cannot show: only `jinku evidence complete` does",
+        )
         if life.box is not None:
             kind_zh, kind_en = words_of(ContainerKind, life.box.kind)
             owner, vault = self.name(life.box.institution_id), self.name(life.box.vault_id)
@@ -178,7 +185,7 @@ class Account:
         content = self.content
         opened = {(one.subject_id, one.field, one.entry_index): one for one in content.opened}
         yield BLANK
-        yield "五、所属机构的联系人", "5. Contacts of the institution"
+        yield "五、本包所含所属机构的联系人", "5. Contacts of the institution in this package"
         for entry in content.of_persons:
             yield BLANK
             yield from self.entry(entry)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jinku import notes
 from jinku.errors import Refused, require_accepted
 from jinku.evidence.content import Content, Earlier, Opened, Selection
-from jinku.evidence.entries import Entry, EvidenceInvalid, each
+from jinku.evidence.entries import Entry, EvidenceInvalid, each, in_order
 from jinku.evidence.scan import Told, find_concerning, list_entries, scan
 from jinku.failure import JinkuError
 from jinku.ledger import LedgerClient
@@ -146,11 +146,6 @@ def choose_note(answer: GetCheckpointResponse, needed: int, *, witnessed: bool) 
             "repeat in a moment, or export without --witnessed"
         )
     return answer.checkpoint
-
-
-def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Each entry once, in order of their indices."""
-    return tuple(entry for _, entry in sorted({e.index: e for e in entries}.items()))
 
 
 def open_persons(content: Content, registry: RegistryClient) -> Content:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from jinku import notes
 from jinku.evidence.entries import (
@@ -81,16 +82,45 @@ class Content:
         return {entry.index: entry for entry in self.entries}
 
     @cached_property
+    def box(self) -> Any:
+        """The box as it was registered; None if that is not here."""
+        registered = each(self.entries, "container_registered")
+        return next((one for one in registered if one.container_id == self.container_id), None)
+
+    @cached_property
     def subject(self) -> tuple[Entry, ...]:
         """The entries about the box itself."""
         ids = ids_of_box(self.container_id, self.entries)
-        wanted = self.selection is Selection.EVENTS_AND_REFUSALS
-        return tuple(e for e in self.entries if concerns(e, ids, with_refusals=wanted))
+        return tuple(e for e in self.entries if self.concerns_box(e, ids))
 
     @cached_property
     def of_persons(self) -> tuple[Entry, ...]:
         """The entries about persons."""
         return tuple(e for e in self.entries if not e.named.isdisjoint(self.persons))
+
+    def concerns_box(self, entry: Entry, ids: Collection[bytes]) -> bool:
+        """Whether an entry is about the box, whose and whose tags' ids these are, by the selection."""
+        wanted = self.selection is Selection.EVENTS_AND_REFUSALS
+        return concerns(entry, ids, with_refusals=wanted)
+
+    def select(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Those of other entries in order that have to be here as well: about the box, with all tags
+        that one or the other issue to it, and where persons are here, about all contacts of its
+        institution.
+        """
+        ids, persons = set(ids_of_box(self.container_id, self.entries)), set(self.persons)
+        for entry in entries:
+            ids |= ids_of_box(self.container_id, [entry])
+            if persons:
+                persons |= self.find_contacts(entry)
+            if self.concerns_box(entry, ids) or not entry.named.isdisjoint(persons):
+                yield entry
+
+    def find_contacts(self, entry: Entry) -> set[bytes]:
+        """The contacts of the box's institution that the entry registers."""
+        institution_id = self.box.institution_id if self.box else b""
+        registered = each([entry], "contact_registered")
+        return {one.contact_id for one in registered if one.institution_id == institution_id}
 
     @cached_property
     def needed(self) -> frozenset[int]:
@@ -128,8 +158,7 @@ class Content:
         """EvidenceInvalid unless just the right entries are here, each id was made where it says,
         and opened values are those that were committed to.
         """
-        registered = each(self.entries, "container_registered")
-        if self.container_id not in {one.container_id for one in registered}:
+        if self.box is None:
             where = f"registration of {self.container_id.hex()}"
             raise EvidenceInvalid(Fault.ENTRY_MISSING, where)
         for index in sorted(self.needed - self.by_index.keys()):
@@ -145,12 +174,9 @@ class Content:
         self.check_persons()
 
     def check_persons(self) -> None:
-        registered = each(self.entries, "container_registered")
-        box = next((one for one in registered if one.container_id == self.container_id), None)
-        contacts = {one.contact_id: one for one in each(self.entries, "contact_registered")}
+        contacts = {one for entry in self.entries for one in self.find_contacts(entry)}
         for person in self.persons:
-            contact = contacts.get(person)
-            if box is None or contact is None or contact.institution_id != box.institution_id:
+            if person not in contacts:
                 raise EvidenceInvalid(Fault.ENTRY_UNRELATED, f"person {person.hex()}")
         committed = {(who, field, index): sum_ for who, field, index, sum_ in self.commitments()}
         for one in self.opened:

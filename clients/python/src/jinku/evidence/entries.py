@@ -120,6 +120,11 @@ def each(entries: Iterable[Entry], kind: str) -> Iterator[Any]:
     return (getattr(event, kind) for event in events if event.WhichOneof("event") == kind)
 
 
+def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Each entry once, in order of their indices."""
+    return tuple(entry for _, entry in sorted({e.index: e for e in entries}.items()))
+
+
 def ids_of_box(container_id: bytes, entries: Iterable[Entry]) -> frozenset[bytes]:
     """The box's own id and those of all tags that were ever issued to it."""
     issued = each(entries, "tag_issued")

@@ -12,8 +12,10 @@ import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jinku import notes
@@ -25,6 +27,9 @@ from jinku.verdicts import Fault
 FORMAT = "jinku-evidence/1"
 PACKAGE_BYTES_MAX = 256 << 20
 FILES_MAX = 100_000
+FILE_NAME = re.compile(rb"[A-Za-z0-9_./-]{1,64}")
+# Before each file of an archive: method, checksum, sizes of the file, its name and what else.
+FILE_MAGIC, FILE_HEAD = b"PK\x03\x04", struct.Struct("<8sH4xIIIHH")
 MANIFEST, CHECKPOINT, PERSONAL = "manifest.json", "checkpoint", "personal.json"
 TEXTS = ("README.txt", "account.en.txt", "account.zh.txt")
 ENTRY_FILE = re.compile(r"entries/(?P<index>\d{20})\.(?P<part>header|events|tlog-proof)", re.ASCII)
@@ -148,26 +153,35 @@ def unpack(packed: bytes) -> Files:
         detail = f"more than {PACKAGE_BYTES_MAX} bytes"
         raise EvidenceInvalid(Fault.TOO_LARGE, "package", detail)
     files: Files = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            infos = archive.infolist()
-            for info in infos:
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(packed):
-                    raise EvidenceInvalid(Fault.NO_PACKAGE, info.filename, "it is compressed")
-                files[info.filename] = read_file(archive, info)
-    # RuntimeError: of what the library cannot open, encrypted or of a method it does not know.
-    except (zipfile.BadZipFile, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise EvidenceInvalid(Fault.NO_PACKAGE, detail=str(error)) from error
-    if len(infos) > FILES_MAX or pack(files) != packed:
+    for name, checksum, content in read_files(packed):
+        if name in files or len(files) == FILES_MAX:
+            detail = f"a name twice, or more than {FILES_MAX} files"
+            raise EvidenceInvalid(Fault.NO_PACKAGE, "package", detail)
+        files[name] = content
+        if checksum != zlib.crc32(content):
+            raise EvidenceInvalid(Fault.FILE_ALTERED, name, "its checksum is another")
+    if pack(files) != packed:
         raise EvidenceInvalid(Fault.NO_PACKAGE, "package", "not as packages are written")
     return files
 
 
-def read_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(info)
-    except zipfile.BadZipFile as error:
-        raise EvidenceInvalid(Fault.FILE_ALTERED, info.filename, str(error)) from error
+def read_files(packed: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """Name, checksum and content of each file, read from one to the next.
+
+    What else an archive may have, above all a directory that names what it likes, is not looked at:
+    of these files `pack` makes the archive again, and it has to be the same.
+    """
+    at = 0
+    while packed.startswith(FILE_MAGIC, at) and at + FILE_HEAD.size <= len(packed):
+        _, method, checksum, size, _, name_size, extra_size = FILE_HEAD.unpack_from(packed, at)
+        begin = at + FILE_HEAD.size + name_size + extra_size
+        at = begin + size
+        if method != zipfile.ZIP_STORED or at > len(packed):
+            raise EvidenceInvalid(Fault.NO_PACKAGE, "package", "a file is compressed, or cut off")
+        name = packed[begin - name_size - extra_size : begin - extra_size]
+        if not FILE_NAME.fullmatch(name):
+            raise EvidenceInvalid(Fault.NO_PACKAGE, "package", "a file's name is none of a package")
+        yield name.decode("ascii"), checksum, packed[begin:at]
 
 
 def parse(files: Files) -> Content:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from jinku import notes
-from jinku.evidence.content import Content, Selection
+from jinku.evidence.content import Content
 from jinku.evidence.entries import Entry, EvidenceInvalid, concerns, ids_of_box
 from jinku.ledger import LedgerClient
 from jinku.v1.ledger_pb2 import ListEntriesRequest
@@ -82,8 +82,8 @@ def find_concerning(
 
 
 def find_left_out(ledger: LedgerClient, content: Content, told: Told = lambda _: None) -> list[int]:
-    """Indices of the entries about its box that a package leaves out, by its own selection."""
-    every = scan(ledger, content.checkpoint, told)
-    with_refusals = content.selection is Selection.EVENTS_AND_REFUSALS
-    found = find_concerning(every, content.container_id, with_refusals=with_refusals)
+    """Indices of the entries that a package leaves out, by its own selection: about its box, and about
+    the contacts of the box's institution if it has any.
+    """
+    found = content.select(scan(ledger, content.checkpoint, told))
     return [entry.index for entry in found if entry.index not in content.by_index]

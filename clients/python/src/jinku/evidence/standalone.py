@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jinku import accounts, receipts
 from jinku.evidence import verify
+from jinku.notes import VerifierKey
 from jinku.verdicts import NotProven
 
 EXIT_USAGE, EXIT_INVALID = 2, 4
@@ -77,17 +78,15 @@ def read_key(text: str) -> str:
 def describe_package(verified: verify.Verified, language: str) -> list[str]:
     """The account as this version makes it, and what is proven."""
     wanted = {"zh": ["zh"], "en": ["en"]}.get(language, ["zh", "en"])
-    texts = [verified.texts.get(f"account.{one}.txt", "") for one in wanted]
+    texts = [verified.texts[f"account.{one}.txt"] for one in wanted]
     lines = [*"\n".join(texts).rstrip().splitlines(), ""]
-    if not verified.texts:
-        lines = ["包内记述未经核验 / the texts in the package were left out of account", ""]
     return [*lines, *describe_cosigners(verified.cosigners), *verified.verdict()]
 
 
-def describe_cosigners(cosigners: dict[str, int]) -> Iterable[str]:
-    for name, seconds in cosigners.items():
+def describe_cosigners(cosigners: dict[VerifierKey, int]) -> Iterable[str]:
+    for key, seconds in cosigners.items():
         when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        yield f"见证 / cosigned: {name} {when:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"见证 / cosigned: {key.name} {when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 if __name__ == "__main__":

@@ -47,11 +47,12 @@ PROVES: tuple[tuple[str, str], ...] = (
     ),
     ("本证据包不证明什么", "What it does not prove"),
     (
-        "· 不证明没有其他涉及该款箱的记录, 尤其是最后一条之后的。要确定这一点, 须由持审计证书者运行 "
-        "`jinku evidence complete`: 读取整个账本, 重算根哈希, 逐条比对。",
-        "· That there are no further entries about the container, above all after the last. That takes "
-        "an auditor's certificate: `jinku evidence complete` reads the whole journal, computes its "
-        "root and compares.",
+        "· 不证明没有其他涉及该款箱的记录, 无论在以上各条之间还是最后一条之后; 因此也不证明检查点时的状态即为上文所述。"
+        "要确定这一点, 须由持审计证书者运行 `jinku evidence complete`: 读取整个账本, 重算根哈希, 逐条比对。",
+        "· That there are no further entries about the container, between these or after the last, nor "
+        "therefore that its state at the checkpoint is the one told above. That takes an auditor's "
+        "certificate: `jinku evidence complete` reads the whole journal, computes its root and "
+        "compares.",
     ),
     (
         "· 时间是服务的时钟; 见证签名的时间由见证方另行证明。设备时间只是设备的陈述。",

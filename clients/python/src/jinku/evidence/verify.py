@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +11,7 @@ from jinku import notes, receipts
 from jinku.accounts import short
 from jinku.evidence.account import TEXT_VERSION
 from jinku.evidence.content import Content, Earlier
-from jinku.evidence.entries import Entry, EvidenceInvalid
+from jinku.evidence.entries import Entry, EvidenceInvalid, in_order
 from jinku.evidence.package import (
     MANIFEST,
     PACKAGE_BYTES_MAX,
@@ -38,20 +38,26 @@ class Verified:
     """What a package proves: these entries stand in this signed journal, and the texts are theirs."""
 
     content: Content
-    # The texts by file name, as this version makes them; empty where they were left out of account.
+    # By file name, made here of the entries.
     texts: dict[str, str]
-    cosigners: dict[str, int]
+    cosigners: dict[notes.VerifierKey, int]
+    # Whether those in the package were left out of account.
+    without_texts: bool = False
 
     def verdict(self) -> tuple[str, str]:
         """What is proven, in Chinese and in English."""
         checkpoint, box = self.content.checkpoint, short(self.content.container_id)
         about, all_ = len(self.content.subject), len(self.content.entries)
+        zh, en = "包内记述与记录一致", "the account in the package is theirs"
+        if self.without_texts:
+            zh, en = "包内记述未经核验", "the account in the package was not verified"
         return (
             f"证据包有效: 关于款箱 {box} 的 {about} 条记录及其依据, 共 {all_} 条, "
-            f"均在 {checkpoint.origin} 共 {checkpoint.tree_size} 条的签名检查点中, 记述与记录一致",
+            f"均在 {checkpoint.origin} 共 {checkpoint.tree_size} 条的签名检查点中; {zh}; "
+            "是否另有遗漏, 只有 jinku evidence complete 能查明",
             f"valid: {about} entries about container {box} and what they rest on, {all_} in all, "
-            f"are in the checkpoint of {checkpoint.tree_size} entries signed by {checkpoint.origin}, "
-            "and the account is theirs",
+            f"are in the checkpoint of {checkpoint.tree_size} entries signed by {checkpoint.origin}; "
+            f"{en}; whether others were left out, only jinku evidence complete shows",
         )
 
 
@@ -74,7 +80,7 @@ def verify(
     follow from each other, and that every other file is what they make; raises EvidenceInvalid.
 
     `held` are receipts that the caller has from elsewhere: the package must agree with them.
-    `without_texts` leaves the account aside, for a package of another version.
+    `without_texts` leaves the account in it aside, for a package of another version.
     """
     key = parse_key(verifier_key)
     files = unpack(packed)
@@ -92,13 +98,14 @@ def verify(
             check_earlier(one, checkpoint, key)
     except NotProven as error:
         blame(error, manifest, files)
-    given = {name: files.get(name, b"") for name in TEXTS} if without_texts else None
-    made = assemble(content, manifest.texts if without_texts else TEXT_VERSION, given)
+    made = assemble(content)
+    texts = {name: made[name].decode() for name in TEXTS}
+    if without_texts:
+        given = {name: files.get(name, b"") for name in TEXTS}
+        made = assemble(content, manifest.texts, given)
     compare(files, made)
-    for receipt in held:
-        check_held(receipt, content, key)
-    texts = {} if without_texts else {name: made[name].decode() for name in TEXTS}
-    return Verified(content, texts, cosigners)
+    check_held(held, content, key)
+    return Verified(content, texts, cosigners, without_texts)
 
 
 def blame(error: NotProven, manifest: Manifest, files: Files) -> NoReturn:
@@ -144,18 +151,34 @@ def compare(files: Files, made: Files) -> None:
         raise EvidenceInvalid(Fault.FILE_ALTERED, MANIFEST)
 
 
-def check_held(receipt: Receipt, content: Content, key: notes.VerifierKey) -> None:
-    """The receipt is of this journal: its checkpoint is one that the package goes on from, and where
-    the package has its entry, that is the receipt's.
+def check_held(held: Sequence[Receipt], content: Content, key: notes.VerifierKey) -> None:
+    """The receipts are of this journal: their checkpoints are ones that the package goes on from, and
+    their entries are in it, as they are, if they are of those that it must have.
     """
-    verified = receipts.verify(receipt, str(key))
-    index = verified.header.index
-    where = f"receipt of entry {index}"
-    checkpoints = [open_checkpoint(one.note, key) for one in content.earlier]
-    entry = content.by_index.get(index)
-    if entry is not None and entry.leaf != receipt.header + receipt.events_digest:
-        raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where)
-    if verified.checkpoint not in (content.checkpoint, *checkpoints):
-        size = verified.checkpoint.tree_size
-        detail = f"no proof from its checkpoint of {size} entries: export with --receipt"
+    checkpoints = [content.checkpoint, *(open_checkpoint(e.note, key) for e in content.earlier)]
+    verified = [receipts.verify(receipt, str(key)) for receipt in held]
+    entries = [Entry(receipt.header, receipt.events) for receipt in held]
+    selected = {entry.index for entry in content.select(in_order(entries))}
+    for receipt, one, entry in zip(held, verified, entries, strict=True):
+        where, contained = f"receipt of entry {entry.index}", content.by_index.get(entry.index)
+        if contained is not None and contained.leaf != receipt.header + receipt.events_digest:
+            raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where)
+        if one.checkpoint not in checkpoints:
+            size = one.checkpoint.tree_size
+            detail = f"no proof from its checkpoint of {size} entries: export with --receipt"
+            raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where, detail)
+        if contained is None:
+            check_left_out(entry, one, selected, where)
+
+
+def check_left_out(
+    entry: Entry, receipt: receipts.Verified, selected: Collection[int], where: str
+) -> None:
+    """EvidenceInvalid unless an entry that the package has not is none that it must have."""
+    if receipt.events is None:
+        detail = "it is not in the package, and without its events nobody can say that it need not"
+        raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where, detail)
+    entry.check(where)
+    if entry.index in selected:
+        detail = "it is about the box or a contact, and was left out of the package"
         raise EvidenceInvalid(Fault.RECEIPT_CONTRADICTS, where, detail)
