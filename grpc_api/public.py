@@ -4,10 +4,12 @@ it. Nothing else is served, entries least of all; what is served proves itself, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from core.errors import SettingsError
 from core.ledger.ledger import Ledger
+from core.ledger.note import Checkpoint
 from core.ledger.tiles import read_tile
 from core.settings import PublicSettings
 from jinku.notes import NoteInvalid
@@ -32,6 +34,8 @@ class PublicDoor:
         SettingsError: the address cannot be listened on.
         """
         self._ledger = ledger
+        self._lock = threading.Lock()
+        self._given: Checkpoint | None = None
         limits = Limits(
             connections_max=settings.connections_max,
             connection_seconds_max=settings.connection_seconds_max,
@@ -53,8 +57,7 @@ class PublicDoor:
         if request.method not in METHODS:
             return refuse(405, "only GET and HEAD", ("Allow", ", ".join(METHODS)))
         if request.path == "/checkpoint":
-            note = (self._ledger.witnessed.newest or self._ledger.checkpoint()).note
-            return Answer(200, note.encode(), TEXT, (CHECKPOINT_CACHING,))
+            return Answer(200, self._checkpoint().note.encode(), TEXT, (CHECKPOINT_CACHING,))
         try:
             tile = Tile.parse(request.path.removeprefix("/"))
             content = read_tile(self._ledger, tile.level, tile.index, tile.width)
@@ -63,3 +66,13 @@ class PublicDoor:
         except IndexError as error:
             return refuse(404, str(error))
         return Answer(200, content, BYTES, (TILE_CACHING,))
+
+    def _checkpoint(self) -> Checkpoint:
+        """The newest witnessed one, or the newest while there is none; but never one smaller than was
+        given out: who follows the log would take that for a journal that was put back.
+        """
+        with self._lock:
+            found = self._ledger.witnessed.newest or self._ledger.checkpoint()
+            if self._given is None or found.tree_size >= self._given.tree_size:
+                self._given = found
+            return self._given

@@ -15,6 +15,7 @@ import pytest
 
 from core.errors import SettingsError
 from jinku import notes
+from jinku.following import TileSource, follow
 from jinku.plain_http import fetch
 from jinku.tiles import TileTree
 from jinku.type.v1.place_pb2 import Antenna
@@ -189,6 +190,22 @@ def test_the_witnessed_checkpoint_goes_first(tmp_path: Path) -> None:
             assert notes.open_checkpoint(note, log_key).tree_size == 1
             assert notes.require_quorum(note, [witness.key], 1)
         witness.come_back()
+
+
+def test_the_door_never_goes_back(tmp_path: Path) -> None:
+    """What a quorum cosigned late, of a checkpoint before the ones that were given out meanwhile."""
+    with serving(found(tmp_path), **PUBLIC) as running:
+        ledger, kept = running.service.ledger, tmp_path / "kept"
+        key, source = notes.VerifierKey.parse(ledger.verifier_key), TileSource(url_of(running))
+        register(running, 2)
+        shown = ledger.checkpoint()
+        register(running, 2, first=2)
+        assert follow(source, kept, key)[1].tree_size == 5
+        ledger.witnessed.keep(shown.note)
+        assert follow(source, kept, key)[1].tree_size == 5
+        ledger.witnessed.keep(ledger.checkpoint().note)
+        register(running, 1, first=4)
+        assert follow(source, kept, key)[1].tree_size == 5
 
 
 # -- the same over gRPC, for every role
