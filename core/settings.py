@@ -165,7 +165,7 @@ class PublicSettings(Section):
     connections_max: int = Field(default=32, ge=1, le=1024)
     # A connection is cut after so long, whatever it is doing.
     connection_seconds_max: float = Field(default=10.0, ge=0.1, le=600)
-    # Of all callers together; more are told 503.
+    # Of all callers together; more wait.
     requests_per_second_max: float = Field(default=200.0, ge=1, le=100_000)
 
     _check_port = field_validator("listen")(check_port)

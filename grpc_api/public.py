@@ -13,7 +13,8 @@ from core.ledger.note import Checkpoint
 from core.ledger.tiles import read_tile
 from core.settings import PublicSettings
 from jinku.notes import NoteInvalid
-from jinku.plain_http import TEXT, Answer, Limits, Request, Server, refuse
+from jinku.plain_http import TEXT, Answer, Request, refuse
+from jinku.plain_server import Limits, Server
 from jinku.tiles import Tile
 
 METHODS = ("GET", "HEAD")

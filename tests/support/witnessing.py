@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jinku.plain_http import Answer, Limits, Request, Server
+from jinku.plain_http import Answer, Request
+from jinku.plain_server import Limits, Server
 from jinku.witness import LOGS_FILE, Witness, create
 from jinku.witnessing import REQUEST_BYTES_MAX
 

@@ -6,11 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from jinku.plain_http import Answer, Limits, NoAnswer, Request, Server, fetch
+from jinku.plain_http import Answer, NoAnswer, Request, fetch
+from jinku.plain_server import GRACE_S, Limits, Server, group_address
 
 SECONDS = 0.5
 LIMITS = Limits(connections_max=4, connection_seconds_max=SECONDS, body_bytes_max=100)
@@ -146,16 +147,98 @@ def test_a_peer_that_does_not_read_is_cut() -> None:
         big.close()
 
 
-def test_more_connections_than_there_is_room_for() -> None:
-    """They wait their turn, and those who hold the room are cut when their time is over."""
-    with serving() as (server, _), ExitStack() as held:
-        for _ in range(2 * LIMITS.connections_max):
+# Whose deadlines help nobody: who comes gets a place or waits for a minute.
+PATIENT = Limits(connections_max=4, connection_seconds_max=60, request_seconds_max=60,
+                 body_bytes_max=100)  # fmt: skip
+OWED = [b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", OWED, ids=["nothing", "half a head", "half a body", "all"])
+def test_connections_that_are_held_open_keep_nobody_out(said: bytes) -> None:
+    """Those whose peers owe a request make room, the oldest first."""
+    with serving(PATIENT) as (server, _), ExitStack() as held:
+        opened = [held.enter_context(connect(server)) for _ in range(PATIENT.connections_max * 3)]
+        for one in opened:
+            with suppress(OSError):
+                one.sendall(said)
+        for _ in range(3):
+            begun = time.monotonic()
+            assert fetch(f"http://{server.listen}/", seconds=30).status == 200
+            assert time.monotonic() - begun < 10
+        assert len(server.connections) <= PATIENT.connections_max
+        assert server.pool._max_workers == PATIENT.connections_max
+        # The oldest was cut, the newest not yet.
+        opened[0].settimeout(10)
+        read_all(opened[0])
+        opened[-1].settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            while opened[-1].recv(1 << 16):
+                pass
+
+
+def test_two_hundred_idle_connections_keep_nobody_out() -> None:
+    """With a witness's limits, but for the deadlines."""
+    limits = Limits(connection_seconds_max=60, request_seconds_max=60, requests_per_second_max=100)
+    with serving(limits) as (server, _), ExitStack() as held:
+        for _ in range(200):
             held.enter_context(connect(server))
+        for _ in range(5):
+            assert fetch(f"http://{server.listen}/", seconds=5).status == 200
+
+
+def test_whoever_holds_most_loses_first() -> None:
+    """A peer with one connection, however long it says nothing, against one with many."""
+    with serving(PATIENT) as (server, _), ExitStack() as held:
+        host, _, port = server.listen.rpartition(":")
+        alone = socket.create_connection((host, int(port)), 30, source_address=("127.0.0.2", 0))
+        held.enter_context(alone)
+        for _ in range(PATIENT.connections_max * 3):
+            held.enter_context(connect(server))
+        assert fetch(f"http://{server.listen}/", seconds=30).status == 200
+        alone.sendall(b"GET /alone HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"GET /alone" in read_all(alone)
+    assert group_address("2001:db8:1:2:3::4") == group_address("2001:db8:1:2::1")
+    assert group_address("2001:db8:1:2::1") != group_address("2001:db8:1:3::1")
+    assert group_address("fe80::1%lo") == group_address("fe80::2%lo")
+    assert group_address("10.0.0.1") != group_address("10.0.0.2")
+
+
+def test_whom_we_owe_an_answer_is_not_cut() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slowly(request: Request) -> Answer:
+        begun.release()
+        go_on.wait(30)
+        return echo(request)
+
+    server = Server("127.0.0.1:0", slowly, PATIENT, print)
+    server.start()
+    try:
+        with ExitStack() as held:
+            asked = [held.enter_context(connect(server)) for _ in range(PATIENT.connections_max)]
+            for one in asked:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert begun.acquire(timeout=10)
+            waiting = held.enter_context(connect(server))
+            waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            time.sleep(3 * GRACE_S)
+            go_on.set()
+            for one in [*asked, waiting]:
+                one.settimeout(30)
+                assert b"200 OK" in read_all(one)
+    finally:
+        server.close()
+
+
+def test_a_request_has_less_time_than_the_connection() -> None:
+    limits = Limits(connection_seconds_max=60, request_seconds_max=SECONDS)
+    with serving(limits) as (server, _), connect(server) as opened:
         begun = time.monotonic()
-        assert fetch(f"http://{server.listen}/").status == 200
-        assert time.monotonic() - begun > SECONDS
-        assert len(server.connections) <= LIMITS.connections_max
-        assert server.pool._max_workers == LIMITS.connections_max
+        opened.settimeout(30)
+        opened.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in read_all(opened)
+        assert time.monotonic() - begun < 30
 
 
 def test_more_requests_than_are_taken_in_a_second() -> None:

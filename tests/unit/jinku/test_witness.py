@@ -13,7 +13,8 @@ import pytest
 
 from jinku import witness as witness_module
 from jinku.notes import COSIGNATURE, EMPTY_ROOT, NoteInvalid, VerifierKey, find_cosigners
-from jinku.plain_http import Answer, Limits, Server, fetch
+from jinku.plain_http import Answer, fetch
+from jinku.plain_server import Limits, Server
 from jinku.witness import LOGS_FILE, SEEN, Witness, WitnessFault, create
 from jinku.witnessing import (
     REQUEST_BYTES_MAX,

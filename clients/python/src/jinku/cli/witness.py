@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from jinku.cli.common import EXIT_CODES
-from jinku.plain_http import Limits, Server
+from jinku.plain_server import Limits, Server
 from jinku.witness import LOGS_FILE, Witness, WitnessFault, create
 from jinku.witnessing import REQUEST_BYTES_MAX
 
