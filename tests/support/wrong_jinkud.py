@@ -36,8 +36,8 @@ def answer_before_commit() -> None:
         Sequencer._take, Writer._decide_all, Ledger._commit, Ledger.receipt,
     )  # fmt: skip
 
-    def wrong_take(self: Sequencer) -> Any:
-        batch, closed = take(self)
+    def wrong_take(self: Sequencer, *gathering: Any) -> Any:
+        batch, closed = take(self, *gathering)
         deciding[:] = batch, None
         return batch, closed
 
@@ -141,7 +141,7 @@ def go_on_after_errors() -> None:
 
     def run(self: Sequencer) -> None:
         while True:
-            batch, closed = self._take()
+            batch, closed = self._take(0, 0.0)
             self._commit(batch)
             if closed and not batch:
                 return
