@@ -167,19 +167,16 @@ class Server:
             chosen.socket.shutdown(socket.SHUT_RDWR)
 
     def take_in(self, opened: socket.socket, address: str) -> bool:
-        """Whether there is a thread for this connection; if not, its slot is free again."""
+        """Hands the connection over with the slot that was taken; False at the end."""
         connection = Connection(opened, group_address(address), time.monotonic())
         with self.lock:
-            try:
-                if not self.ending.is_set():
-                    self.pool.submit(self.serve, connection)
-                    self.connections.add(connection)
-                    return True
-            except RuntimeError as error:
-                # The system gives no thread.
-                self.on_error(error)
-        self.slots.release()
-        return False
+            if self.ending.is_set():
+                return False
+            self.connections.add(connection)
+            # Where the system gives no further thread, one of those that there are will take it.
+            with suppress(RuntimeError):
+                self.pool.submit(self.serve, connection)
+            return True
 
     def serve(self, connection: Connection) -> None:
         deadline = time.monotonic() + self.limits.connection_seconds_max
