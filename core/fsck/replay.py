@@ -33,12 +33,19 @@ def verify_tables(ledger: Ledger, progress: Progress) -> int:
 
 
 def _replay(ledger: Ledger, scratch: Scratch, progress: Progress) -> None:
+    """Part by part; the one before is written meanwhile."""
     progress("replay", scratch.size, ledger.size)
-    while scratch.size < ledger.size:
-        size = min(scratch.size + _COMMIT_EVERY, ledger.size)
-        tables = scratch.record(_entries(ledger, scratch.size, size))
-        scratch.commit(tables, size)
-        progress("replay", size, ledger.size)
+    start, told = scratch.size, scratch.size
+    while told < ledger.size:
+        size = min(start + _COMMIT_EVERY, ledger.size)
+        if start < size:
+            scratch.hand_in(scratch.record(_entries(ledger, start, size)), size)
+            start = size
+        else:
+            scratch.settle()
+        if told < scratch.size:
+            told = scratch.size
+            progress("replay", told, ledger.size)
 
 
 def _entries(ledger: Ledger, start: int, stop: int) -> Iterator[tuple[EntryHeader, Events]]:

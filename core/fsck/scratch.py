@@ -8,50 +8,49 @@ journal, of another version, put back, or with one bit changed is thrown away.
 
 from __future__ import annotations
 
-import itertools
+import fcntl
+import os
 import shutil
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Final
+from typing import Final, TypeVar
 
 import lmdb
-import numpy as np
+from google.protobuf.message import Message
 
 from core.errors import JinkuError, LedgerCorrupt, SettingsError
+from core.fsck.beside import Beside
 from core.fsck.hashes import Progress
-from core.kernels import leaf_hashes
-from core.ledger import layout
-from core.ledger.changes import Changes, TableChange
-from core.ledger.environment import DATABASES_MAX, probe
+from core.fsck.rows import SCRATCH, Part, ReplayedRows
+from core.ledger.changes import Changes
+from core.ledger.environment import probe
 from core.ledger.ledger import Ledger
-from core.ledger.store import Handles, rows_from
-from core.ledger.tables import TABLES, WritableState
+from core.ledger.seal import Sealer
+from core.ledger.tables import Table, WritableState
 from core.sequencer import record
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 
-SCRATCH: Final = "fsck"
-# Beyond the numbers of databases: what is sealed as this opens as nothing else.
-_MARK: Final = 201
-_MARK_KEY: Final = b"mark"
-_PLACE: Final = struct.Struct(">Q32s32s")
-_PAGE: Final = 8192
-_MODULUS: Final = 1 << 256
+R = TypeVar("R", bound=Message)
+
+# Entries for which a process of its own is started: fewer are over before it has begun.
+_BESIDE_MIN: Final = 30_000
 
 
 class Scratch:
-    """The replayed tables up to entry `size`, and their environment."""
+    """The replayed tables up to entry `size`, and what writes them."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.path = ledger.path / SCRATCH
         self.size = 0
-        self._sum = 0
-        self._secret = ledger.sealer.blind("fsck", b"scratch")
         self._version = metadata.version("jinku-server").encode()
-        self._env: lmdb.Environment | None = None
+        self._rows: ReplayedRows | None = None
+        self._beside: Beside | None = None
+        # What was handed in last: it may be among the rows or not.
+        self._handed = Part(Changes(), 0, b"")
+        self._lock = -1
 
     @classmethod
     @contextmanager
@@ -67,6 +66,7 @@ class Scratch:
             scratch._begin(progress)
             yield scratch
         except LedgerCorrupt:
+            scratch._close()
             scratch._delete()
             raise
         except lmdb.Error as error:
@@ -78,59 +78,38 @@ class Scratch:
         scratch._delete()
 
     def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> Changes:
-        """What the entries after the first `size` do to the tables, for `commit`."""
+        """What the entries after all that were handed in do to the tables."""
         changes = Changes()
-        with self._begun() as txn:
-            tables = WritableState(txn, self._handles, self._ledger.sealer, changes)
+        rows = self._opened()
+        with rows.begin() as txn:
+            tables = _Replayed(
+                txn, rows.handles, self._ledger.sealer, changes, self._handed.changes
+            )
             for header, events in entries:
                 record(header, events, tables)
         return changes
 
-    def commit(self, changes: Changes, size: int) -> None:
-        """Take what `record` made of the entries before `size`; a killed replay goes on there."""
-        with self._begun(write=True) as txn:
-            for change in changes.sealed(self._ledger.sealer):
-                self._apply(txn, change)
-            mark = _PLACE.pack(size, self._ledger.root(size), self._sum.to_bytes(32, "big"))
-            sealed = self._ledger.sealer.seal(_MARK, _MARK_KEY, mark + self._version)
-            txn.put(_MARK_KEY, sealed, db=self._handles[layout.CHECKPOINTS])
-        self.size = size
+    def hand_in(self, changes: Changes, size: int) -> None:
+        """What `record` made of the entries before `size` is to be written; all that was handed in
+        before is, on return, and a killed replay goes on there.
+        """
+        self.settle()
+        self._handed = Part(changes, size, self._ledger.root(size))
+        if self._beside is None:
+            self._opened().commit(self._handed)
+            self.settle()
+        else:
+            self._beside.hand_in(self._handed)
+
+    def settle(self) -> None:
+        """Wait until all that was handed in is written."""
+        if self._beside is not None:
+            self._beside.wait()
+        self.size = max(self.size, self._handed.size)
 
     def rows_from(self, number: int, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """As `Ledger.rows_from`."""
-        with self._begun() as txn:
-            return rows_from(txn, self._handles[number], start, count)
-
-    def _apply(self, txn: lmdb.Transaction, change: TableChange) -> None:
-        number, handle = change.number, self._handles[change.number]
-        with txn.cursor(db=handle) as cursor:
-            before = [(bytes(key), bytes(value)) for key, value in cursor.getmulti(change.keys)]
-        change.write(txn, handle)
-        self._sum += self._add_up(number, change.rows) - self._add_up(number, before)
-        self._sum %= _MODULUS
-
-    def _add_up(self, number: int, rows: list[tuple[bytes, bytes]]) -> int:
-        """The sum of the rows' keyed hashes. In whatever order they come it is the same, and nobody
-        without the realm's keys finds other rows of this sum.
-
-        Of each: SHA-256(00 ‖ secret ‖ u16 table ‖ u16 size of the key ‖ SHA-256(key ‖ value)).
-        """
-        if not rows:
-            return 0
-        sizes = np.fromiter((len(key) for key, _ in rows), np.int64, len(rows))
-        lengths = np.fromiter((len(value) for _, value in rows), np.int64, len(rows)) + sizes
-        kinds, kind = np.unique(sizes, return_inverse=True)
-        heads = [self._secret + struct.pack(">HH", number, size) for size in kinds]
-        head = len(heads[0])
-        fields = np.empty((len(rows), 2, 2), np.uint64)
-        fields[:, 0, 0] = kind * head
-        fields[:, 0, 1] = kind * head + head
-        fields[:, 1, 1] = np.cumsum(lengths) + head * len(heads)
-        fields[:, 1, 0] = fields[:, 1, 1] - lengths.astype(np.uint64)
-        packed = b"".join(itertools.chain(heads, itertools.chain.from_iterable(rows)))
-        hashes = leaf_hashes(packed, fields.reshape(-1, 2))
-        words = hashes.view("<u4").astype(np.uint64).sum(axis=0).tolist()
-        return sum(word << 32 * at for at, word in enumerate(words))
+        return self._opened().rows_from(number, start, count)
 
     def _begin(self, progress: Progress) -> None:
         try:
@@ -140,50 +119,83 @@ class Scratch:
             self._close()
             self._delete()
             self._open()
+        if self._ledger.size - self.size >= _BESIDE_MIN:
+            sealer, rows = self._ledger.sealer, self._opened()
+            self._beside = Beside(
+                (self.path, self._ledger.map_gib, sealer.keys(), self._version, rows.sum),
+                self._lock,
+            )
 
     def _open(self) -> None:
-        self.size = self._sum = 0
-        if self.path.exists():
-            probe(self.path)
+        self.size = 0
         self.path.mkdir(mode=0o700, exist_ok=True)
-        # Nothing is synced: what a power cut leaves is not what the mark says, and begun anew.
-        self._env = lmdb.open(
-            str(self.path), map_size=self._ledger.map_gib << 30, max_dbs=DATABASES_MAX, sync=False,
-            metasync=False, readahead=False, mode=0o600,
-        )  # fmt: skip
-        numbers = [layout.CHECKPOINTS, *(table.number for table in TABLES)]
-        self._handles: Handles = {n: self._env.open_db(b"%d" % n) for n in numbers}
+        # What wrote for a check that was killed may still be at its last part.
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        probe(self.path)
+        self._rows = ReplayedRows(
+            self.path, self._ledger.map_gib, self._ledger.sealer, self._version
+        )
 
     def _resume(self, progress: Progress) -> None:
         """Take over what is there. LedgerCorrupt if it is not what an earlier run left."""
-        with self._begun() as txn:
-            sealed = txn.get(_MARK_KEY, db=self._handles[layout.CHECKPOINTS])
-        if sealed is None:
-            raise LedgerCorrupt(SCRATCH, "has no mark")
-        opened = self._ledger.sealer.open(_MARK, _MARK_KEY, bytes(sealed))
-        size, root, expected = _PLACE.unpack_from(opened)
-        fits = opened[_PLACE.size :] == self._version and size <= self._ledger.size
-        if not fits or root != self._ledger.root(size):
+        rows = self._opened()
+        mark = rows.mark()
+        fits = mark.version == self._version and mark.size <= self._ledger.size
+        if not fits or mark.root != self._ledger.root(mark.size):
             raise LedgerCorrupt(SCRATCH, "is of another journal or version")
-        for at, table in enumerate(TABLES, 1):
-            start = b""
-            while rows := self.rows_from(table.number, start, _PAGE):
-                self._sum += self._add_up(table.number, rows)
-                start = rows[-1][0] + b"\x00"
-            progress("resume", at, len(TABLES))
-        self._sum %= _MODULUS
-        if self._sum != int.from_bytes(expected, "big"):
+        rows.add_up(lambda done, total: progress("resume", done, total))
+        if rows.sum != mark.sum:
             raise LedgerCorrupt(SCRATCH, "has other rows than it was left with")
-        self.size = size
+        self.size = mark.size
 
-    def _begun(self, *, write: bool = False) -> lmdb.Transaction:
-        assert self._env is not None
-        return self._env.begin(write=write)
+    def _opened(self) -> ReplayedRows:
+        assert self._rows is not None
+        return self._rows
 
     def _close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _delete(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class _Replayed(WritableState):
+    """The tables with what was handed in last, which may be stored or not."""
+
+    def __init__(
+        self,
+        txn: lmdb.Transaction,
+        handles: dict[int, lmdb._Database],
+        sealer: Sealer,
+        changes: Changes,
+        handed: Changes,
+    ) -> None:
+        super().__init__(txn, handles, sealer, changes)
+        self._handed = handed
+
+    def get(self, table: Table[R], key: bytes) -> R | None:
+        """The row as it is now."""
+        handed = self._handed.get(table.number)
+        if handed and key in handed and key not in self._changes[table.number]:
+            row = handed[key]
+            return None if row is None else table.row.FromString(row)
+        return super().get(table, key)
+
+    def scan(
+        self, table: Table[R], prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, R]]:
+        """LedgerCorrupt: an `apply` knows the keys of its rows; what was handed in is in no order."""
+        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")
+
+    def last(self, table: Table[R], prefix: bytes, key_size: int) -> tuple[bytes, R] | None:
+        """As `scan`."""
+        raise LedgerCorrupt(f"table {table.number}", "is searched by an event")

@@ -31,6 +31,7 @@ class Sealer:
 
     def __init__(self, row_key: bytes, index_key: bytes, realm: int) -> None:
         """`row_key` is 64 bytes (AES-256-SIV), `index_key` 32 bytes (HMAC-SHA-256)."""
+        self._keys = (row_key, index_key, realm)
         self._siv = AESSIV(row_key)
         self._index_mac = HMAC(index_key, SHA256())
         self._realm = struct.pack(">I", realm)
@@ -38,6 +39,10 @@ class Sealer:
         self.open_row: Callable[[int, bytes, bytes], bytes] = lru_cache(_OPENED_MAX)(self.open)
         # Keyed hash of a natural identifier, 32 bytes: the only form in which one is ever a key.
         self.blind: Callable[[str, bytes], bytes] = lru_cache(_BLINDED_MAX)(self._blind)
+
+    def keys(self) -> tuple[bytes, bytes, int]:
+        """What another process makes the same sealer of. Secret: for a pipe to it and nothing else."""
+        return self._keys
 
     def seal(self, number: int, key: bytes, value: bytes) -> bytes:
         """The value sealed to its place. Deterministic; 16 bytes longer."""

@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import LedgerCorrupt, SettingsError
 from core.fsck import Report, fsck
-from core.fsck.scratch import SCRATCH
+from core.fsck.rows import SCRATCH
 from core.keys import RealmKeys
 from core.ledger import layout
 from core.ledger.ledger import Ledger
