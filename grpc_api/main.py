@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ def serve(config: Path) -> None:
     Needs the settings, keys and founded ledger that `jinkud init` makes. Logs go to standard error;
     nothing that identifies a box, a tag or a person is in them.
     """
+    # What a start makes stays: nothing of it is to be looked through for garbage, now or later.
+    gc.disable()
     from .logs import configure_logs
     from .service import Service
     from .witnesses import Contradicted
@@ -61,6 +64,8 @@ def serve(config: Path) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     service = Service.open(settings, on_failure=wake.set)
+    gc.freeze()
+    gc.enable()
     wake.wait()
     if service.failure is None:
         log.info("draining", signal=signal.Signals(caught[0]).name)

@@ -35,7 +35,7 @@ from jinku.event.v1.event_pb2 import Events
 R = TypeVar("R", bound=Message)
 
 # Entries for which a process of its own is started: fewer are over before it has begun.
-_BESIDE_MIN: Final = 30_000
+_BESIDE_MIN: Final = 15_000
 
 
 class Scratch:

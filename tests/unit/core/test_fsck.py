@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
+import os
 import random
 import resource
 import shutil
+import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
 import pytest
 
-from core.errors import LedgerCorrupt, SettingsError
+from core.errors import JinkuError, LedgerCorrupt, SettingsError
 from core.fsck import Report, fsck
 from core.fsck.rows import SCRATCH
 from core.keys import RealmKeys
@@ -60,6 +66,13 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.fsck.replay._COMMIT_EVERY", 10)
 
 
+@pytest.fixture(params=["alone", "beside"])
+def writing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are written by who replays, or by a process of its own."""
+    least = 0 if request.param == "beside" else 1 << 60
+    monkeypatch.setattr("core.fsck.scratch._BESIDE_MIN", least)
+
+
 def check(directory: Path, **options: bool) -> Report:
     ledger = reopen(directory)
     try:
@@ -100,6 +113,7 @@ def rewrite(directory: Path, first: int, change: Callable[[list[Entry]], list[En
     edit(directory, JOURNAL, lambda txn, db: txn.put(key, sealed, db=db))
 
 
+@pytest.mark.usefixtures("small_steps", "writing")
 def test_the_quick_half_and_the_whole(copy: Path) -> None:
     size = len(rows(copy, NODES))
     quick, whole = check(copy, hashes_only=True), check(copy)
@@ -110,7 +124,7 @@ def test_the_quick_half_and_the_whole(copy: Path) -> None:
     assert not (copy / "ledger" / SCRATCH).exists()
 
 
-@pytest.mark.usefixtures("small_steps")
+@pytest.mark.usefixtures("small_steps", "writing")
 def test_progress_is_told_stage_by_stage(copy: Path) -> None:
     told: list[tuple[str, int, int]] = []
     ledger = reopen(copy)
@@ -270,6 +284,7 @@ def test_a_ledger_older_than_its_witnessed_checkpoint(copy: Path, sound: Path) -
         check(copy, hashes_only=True)
 
 
+@pytest.mark.usefixtures("writing")
 def test_rows_are_named_with_what_differs(copy: Path, tmp_path: Path) -> None:
     sealer, _ = sealers(copy)
     (tag_id, sealed), (other_id, other) = rows(copy, TAGS.number)[:2]
@@ -336,11 +351,12 @@ def replayed_from(ledger: Ledger) -> int:
     return told[0]
 
 
-@pytest.mark.usefixtures("small_steps")
+@pytest.mark.usefixtures("small_steps", "writing")
 def test_an_interrupted_replay_goes_on(copy: Path) -> None:
     interrupt(copy, 40)
     ledger = reopen(copy)
-    assert replayed_from(ledger) == 40
+    # What was handed in to be written beside is written.
+    assert replayed_from(ledger) in {40, 50}
     assert replayed_from(ledger) == 0
     ledger.close()
 
@@ -371,7 +387,7 @@ def test_it_begins_anew_with_another_journal(copy: Path, sound: Path) -> None:
     registrar.ledger.close()
 
 
-@pytest.mark.usefixtures("small_steps")
+@pytest.mark.usefixtures("small_steps", "writing")
 def test_the_same_damage_in_the_scratch_hides_nothing(copy: Path) -> None:
     """A row deleted from both, put into both, and an older one put back into both."""
     changes: list[Change] = [
@@ -422,6 +438,7 @@ def test_a_scratch_of_another_version_is_begun_anew(
     ledger.close()
 
 
+@pytest.mark.usefixtures("writing")
 def test_no_room_is_no_finding(copy: Path) -> None:
     ledger = reopen(copy)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -432,4 +449,75 @@ def test_no_room_is_no_finding(copy: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     fsck(ledger)
+    ledger.close()
+
+
+# ── the process that writes ─────────────────────────────────────────────────────────────────────
+
+
+def writers() -> list[int]:
+    """Processes that write for a check of this one."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if b"beside" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.fixture
+def beside(small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.fsck.scratch._BESIDE_MIN", 0)
+
+
+@pytest.mark.usefixtures("beside")
+def test_no_key_is_where_others_see_it(copy: Path) -> None:
+    keys = RealmKeys.load(copy / "keys")
+    seen: list[bytes] = []
+
+    def look(stage: str, _done: int, _total: int) -> None:
+        for pid in writers() if stage == "replay" else ():
+            seen.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+            # That of a process that cannot be dumped is root's.
+            with suppress(PermissionError):
+                seen.append(Path(f"/proc/{pid}/environ").read_bytes())
+
+    ledger = reopen(copy)
+    fsck(ledger, look)
+    ledger.close()
+    assert seen
+    assert not writers()
+    for secret in (keys.row_key, keys.index_key):
+        for form in (secret, secret.hex().encode(), base64.b64encode(secret)):
+            assert not any(form in one for one in seen)
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_check_whose_writer_is_killed_goes_on(copy: Path) -> None:
+    def kill(stage: str, done: int, _total: int) -> None:
+        if stage == "replay" and done >= 40:
+            for pid in writers():
+                os.kill(pid, signal.SIGKILL)
+
+    ledger = reopen(copy)
+    with pytest.raises(JinkuError, match="the process that writes for fsck has ended: -9") as found:
+        fsck(ledger, kill)
+    assert not isinstance(found.value, LedgerCorrupt)
+    assert not writers()
+    assert replayed_from(ledger) >= 40
+    ledger.close()
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_writer_that_is_left_over_is_waited_for(copy: Path) -> None:
+    """Of a check that was killed: nobody goes on while it may still write."""
+    interrupt(copy, 40)
+    lock = os.open(copy / "ledger" / SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    ledger = reopen(copy)
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (fsck(ledger), done.set()))
+    thread.start()
+    assert not done.wait(1.0)
+    os.close(lock)
+    assert done.wait(60.0)
+    thread.join()
     ledger.close()
