@@ -32,10 +32,14 @@ _PAGE: Final = 8192
 _MODULUS: Final = 1 << 256
 
 
+# By table: key → the row's bytes, or None where it is removed.
+Changed = dict[int, dict[bytes, bytes | None]]
+
+
 class Part(NamedTuple):
     """What the entries of a part of the journal do to the tables."""
 
-    changes: Changes
+    changed: Changed
     size: int  # entries up to here,
     root: bytes  # and the root hash of their tree
 
@@ -81,8 +85,11 @@ class ReplayedRows:
 
     def commit(self, part: Part) -> None:
         """Take the next part; a killed replay goes on behind it."""
+        changes = Changes()
+        for number, rows in part.changed.items():
+            changes.rows[number], changes.waiting[number] = rows, set(rows)
         with self._env.begin(write=True) as txn:
-            for change in part.changes.sealed(self._sealer):
+            for change in changes.sealed(self._sealer):
                 self._apply(txn, change)
             mark = _PLACE.pack(part.size, part.root, self.sum.to_bytes(32, "big")) + self._version
             sealed = self._sealer.seal(_MARK, _MARK_KEY, mark)

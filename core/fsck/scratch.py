@@ -22,11 +22,10 @@ from google.protobuf.message import Message
 from core.errors import JinkuError, LedgerCorrupt, SettingsError
 from core.fsck.beside import Beside
 from core.fsck.hashes import Progress
-from core.fsck.rows import SCRATCH, Part, ReplayedRows
+from core.fsck.rows import SCRATCH, Changed, Part, ReplayedRows
 from core.ledger.changes import Changes
 from core.ledger.environment import probe
 from core.ledger.ledger import Ledger
-from core.ledger.seal import Sealer
 from core.ledger.tables import Table, WritableState
 from core.sequencer import record
 from jinku.event.v1.entry_pb2 import EntryHeader
@@ -48,8 +47,9 @@ class Scratch:
         self._version = metadata.version("jinku-server").encode()
         self._rows: ReplayedRows | None = None
         self._beside: Beside | None = None
-        # What was handed in last: it may be among the rows or not.
-        self._handed = Part(Changes(), 0, b"")
+        # What was handed in to be written beside: it may be among the rows or not.
+        self._handed: Changed = {}
+        self._handed_size = 0
         self._lock = -1
 
     @classmethod
@@ -77,35 +77,37 @@ class Scratch:
             scratch._close()
         scratch._delete()
 
-    def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> Changes:
+    def record(self, entries: Iterable[tuple[EntryHeader, Events]]) -> Changed:
         """What the entries after all that were handed in do to the tables."""
-        changes = Changes()
-        rows = self._opened()
+        changes, rows = Changes(), self._opened()
+        changes.rows.update(self._handed)
         with rows.begin() as txn:
-            tables = _Replayed(
-                txn, rows.handles, self._ledger.sealer, changes, self._handed.changes
-            )
+            tables = _Replayed(txn, rows.handles, self._ledger.sealer, changes)
             for header, events in entries:
                 record(header, events, tables)
-        return changes
+        return {
+            number: {key: changes.rows[number][key] for key in waiting}
+            for number, waiting in changes.waiting.items()
+        }
 
-    def hand_in(self, changes: Changes, size: int) -> None:
+    def hand_in(self, changed: Changed, size: int) -> None:
         """What `record` made of the entries before `size` is to be written; all that was handed in
         before is, on return, and a killed replay goes on there.
         """
         self.settle()
-        self._handed = Part(changes, size, self._ledger.root(size))
+        part = Part(changed, size, self._ledger.root(size))
         if self._beside is None:
-            self._opened().commit(self._handed)
-            self.settle()
+            self._opened().commit(part)
+            self.size = size
         else:
-            self._beside.hand_in(self._handed)
+            self._beside.hand_in(part)
+            self._handed, self._handed_size = changed, size
 
     def settle(self) -> None:
         """Wait until all that was handed in is written."""
         if self._beside is not None:
             self._beside.wait()
-        self.size = max(self.size, self._handed.size)
+            self.size = max(self.size, self._handed_size)
 
     def rows_from(self, number: int, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """As `Ledger.rows_from`."""
@@ -169,26 +171,7 @@ class Scratch:
 
 
 class _Replayed(WritableState):
-    """The tables with what was handed in last, which may be stored or not."""
-
-    def __init__(
-        self,
-        txn: lmdb.Transaction,
-        handles: dict[int, lmdb._Database],
-        sealer: Sealer,
-        changes: Changes,
-        handed: Changes,
-    ) -> None:
-        super().__init__(txn, handles, sealer, changes)
-        self._handed = handed
-
-    def get(self, table: Table[R], key: bytes) -> R | None:
-        """The row as it is now."""
-        handed = self._handed.get(table.number)
-        if handed and key in handed and key not in self._changes[table.number]:
-            row = handed[key]
-            return None if row is None else table.row.FromString(row)
-        return super().get(table, key)
+    """The tables, with the rows that were handed in last among those that are known."""
 
     def scan(
         self, table: Table[R], prefix: bytes = b"", start: bytes = b""
