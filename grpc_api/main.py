@@ -48,6 +48,8 @@ def serve(config: Path) -> None:
     """
     # What a start makes stays: nothing of it is to be looked through for garbage, now or later.
     gc.disable()
+    from core.collector import settle
+
     from .logs import configure_logs
     from .service import Service
     from .witnesses import Contradicted
@@ -64,8 +66,7 @@ def serve(config: Path) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     service = Service.open(settings, on_failure=wake.set)
-    gc.freeze()
-    gc.enable()
+    settle()
     wake.wait()
     if service.failure is None:
         log.info("draining", signal=signal.Signals(caught[0]).name)

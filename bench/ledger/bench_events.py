@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from bench.ledger.bare import commits_of, write
 from bench.ledger.realm import HANDLERS, check, opened, scratch
 from bench.results import Row, make_row
+from core.collector import settle
 from core.sequencer import Command, Committed, Sequencer
 
 CLAIM = "ledger.events"
@@ -74,6 +75,7 @@ def run(submitters: int, commands: int) -> Run:
         start = realm.ledger.size
         sequencer = Sequencer(realm.ledger, HANDLERS)
         sequencer.start()
+        settle()
         began, cpu = time.perf_counter(), time.process_time()
         events = feed(sequencer, day, submitters)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

@@ -243,9 +243,9 @@ class WritableState(State):
 
     def put_each(self, table: Table[R], keys: Iterable[bytes], row: R) -> None:
         """Write the same row under several keys."""
-        serialised = row.SerializeToString(deterministic=True)
-        for key in keys:
-            self._put(table.number, key, serialised)
+        made = dict.fromkeys(keys, row.SerializeToString(deterministic=True))
+        self._rows[table.number].update(made)
+        self._changes.waiting[table.number].update(made)
 
     def delete(self, table: Table[R], key: bytes) -> None:
         """Remove the row if it is there."""

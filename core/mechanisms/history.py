@@ -36,7 +36,7 @@ def remember(state: WritableState, where: Where, institution_id: bytes, *subject
     """
     row = HistoryRow(institution_id=institution_id)
     place = history_key(b"", where.entry_index, where.ordinal)
-    state.put_each(HISTORY, [id_ + place for id_ in dict.fromkeys(subjects) if id_], row)
+    state.put_each(HISTORY, [id_ + place for id_ in subjects if id_], row)
 
 
 def places(state: State, subject_id: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
