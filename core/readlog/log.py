@@ -7,6 +7,7 @@ for good, nothing of it is acknowledged, and the next opening shows what was wri
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -30,6 +31,9 @@ from core.readlog.turns import TurnQueue
 # A commit takes what waits, up to so much: its time stays within tens of milliseconds.
 COMMIT_BYTES_MAX: Final = 16 << 20
 COMMIT_WRITES_MAX: Final = 512
+# Durable bytes after which the kernel is told that nobody is about to read them.
+LET_GO_BYTES: Final = 4 << 20
+LET_GO_ANYWHERE_BYTES: Final = 16 * LET_GO_BYTES
 # Chunks that one commit deletes: it then takes hardly longer than without.
 DELETED_MAX: Final = 256
 
@@ -82,6 +86,9 @@ class ReadLog(StoredReads):
         self._closed = False
         # Time that the writer spent in commits, all portals together.
         self.commit_ns = 0
+        # Durable bytes that the kernel still keeps in memory, and where the file ended before them.
+        self._kept_bytes = 0
+        self._kept_from = os.fstat(self._file).st_size
         self._thread = threading.Thread(target=self._run, name="read-log", daemon=True)
 
     # -- writing ---------------------------------------------------------------------------------
@@ -238,6 +245,7 @@ class ReadLog(StoredReads):
             self.commit_ns += time.perf_counter_ns() - begun_ns
             for write in writes:
                 write.settled(None)
+            self._let_go(sum(write.size for write in writes))
         # Whoever had an earlier turn failed: the service ends.
         for parked in self._queue.take_parked():
             if parked is not None:
@@ -282,6 +290,22 @@ class ReadLog(StoredReads):
                     layout.POSITIONS, portal_id, layout.pack_position(position)
                 )
                 txn.put(portal_id, sealed, db=self._tables[layout.POSITIONS])
+
+    def _let_go(self, size: int) -> None:
+        """Have the kernel drop pages that are durable and hardly ever read again: those of the next
+        commits then find warm memory, where new memory costs more than all else about a write.
+        """
+        self._kept_bytes += size
+        if self._kept_bytes < LET_GO_BYTES:
+            return
+        start, end = self._kept_from, os.fstat(self._file).st_size
+        if end - start < self._kept_bytes:
+            # Pages of deleted batches were used again: it lies anywhere, and looking takes longer.
+            if self._kept_bytes < LET_GO_ANYWHERE_BYTES:
+                return
+            start = 0
+        os.posix_fadvise(self._file, start, end - start, os.POSIX_FADV_DONTNEED)
+        self._kept_bytes, self._kept_from = 0, end
 
     def _put_mark(self, txn: lmdb.Transaction, name: bytes, number: int) -> None:
         sealed = self._sealer.seal(layout.MARKS, name, layout.pack_mark(number))

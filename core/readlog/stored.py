@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,6 +49,7 @@ class StoredReads:
             # LMDB syncs its files, not the directories that name them.
             sync_directory(path)
             sync_directory(path.parent)
+            self._file = os.open(path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
         except lmdb.Error as error:
             self._env.close()
             raise explain(error, _FILE) from error
@@ -58,6 +60,9 @@ class StoredReads:
     def close(self) -> None:
         """Release the files. Safe to call twice."""
         self._env.close()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     # -- batches ---------------------------------------------------------------------------------
 
