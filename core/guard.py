@@ -284,6 +284,11 @@ def _bounds(field: FieldDescriptor) -> options_pb2.Bounds:
     return bounds
 
 
+def size_max(field: Any) -> int:
+    """The greatest size that a field may have; 0: none is set."""
+    return _bounds(field).max
+
+
 def sensitivity(field: Any) -> int:
     """The mark of a field; Any, because the stubs know two kinds of FieldDescriptor."""
     extension: Any = options_pb2.FieldMark.sensitivity

@@ -21,7 +21,8 @@ from core.authority import Caller
 from core.errors import LedgerStopped, Violation, ViolationKind
 from core.portal.desk import HelloFault, HelloRefused, PortalDesk
 from core.portal.outbound import Outbound
-from core.portal.session import End, PortalSession, SessionEnded
+from core.portal.received import take_apart
+from core.portal.session import LARGE_BYTES, End, PortalSession, SessionEnded
 from jinku.v1.portal_pb2 import Hello, StreamRequest
 
 from . import errors
@@ -151,6 +152,11 @@ class _Line:
         try:
             while (received := await self._read()) is not None:
                 begun_ns = time.perf_counter_ns()
+                parted = take_apart(received) if len(received) > LARGE_BYTES else None
+                if parted is not None:
+                    session.profile.parse_ns += time.perf_counter_ns() - begun_ns
+                    await session.receive(*parted)
+                    continue
                 request = _parse(received)
                 session.profile.parse_ns += time.perf_counter_ns() - begun_ns
                 if request.WhichOneof("message") != "batch":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 def require(
     array: object, name: str, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
 ) -> npt.NDArray[np.generic]:
-    """Return `array` unchanged if it is a C-contiguous ndarray of `dtype` and `shape` (None: any extent).
+    """Return `array` unchanged if it is a C-contiguous, aligned ndarray of `dtype` and `shape` (None: any extent).
 
     Raises ValueError that names the argument, what is expected and what was given. Nothing is ever converted: a
     silent copy would hide the cost, and a cast could change what is verified.
@@ -26,6 +26,8 @@ def require(
         given = f"shape {array.shape}"
     elif not array.flags.c_contiguous:
         given = "an array that is not C-contiguous"
+    elif not array.flags.aligned:
+        given = "an array that is not aligned"
     else:
         return array
     extents = ", ".join("any" if extent is None else str(extent) for extent in shape)

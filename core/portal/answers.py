@@ -46,7 +46,9 @@ def batch_acknowledgement(
     duplicate: bool = False,
 ) -> BatchAcknowledgement:
     """Counts (by number of the verdict) and the rows that are not genuine."""
-    rows = np.flatnonzero(verdicts != Verdict.VERDICT_GENUINE).astype("<u4")
+    faulty = counts[Verdict.VERDICT_GENUINE] != len(verdicts)
+    found = np.flatnonzero(verdicts != Verdict.VERDICT_GENUINE) if faulty else verdicts[:0]
+    rows = found.astype("<u4")
     return BatchAcknowledgement(
         sequence=sequence,
         duplicate=duplicate,

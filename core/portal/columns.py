@@ -7,7 +7,7 @@ reason that names the field at fault; the first one found, in the order in which
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,7 +62,7 @@ class BatchFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """N ≥ 1 reads whose columns agree. Arrays are C-contiguous, read-only, little-endian."""
+    """N ≥ 1 reads whose columns agree. Arrays are C-contiguous, aligned, little-endian."""
 
     scheme: int
     challenge_id: bytes
@@ -103,10 +103,17 @@ class Columns:
         return self.time_us.astype(np.int64) * NS_PER_US + self.base_time_ns
 
 
-def read_columns(batch: ReadBatch, reads_max: int) -> Columns:
-    """The reads of a batch that the guard has let pass. Raises BatchFault if they do not agree."""
+def read_columns(
+    batch: ReadBatch, reads_max: int, columns: Mapping[str, memoryview] | None = None
+) -> Columns:
+    """The reads of a batch that the guard has let pass. Raises BatchFault if they do not agree.
+
+    `columns`: those of a batch that was taken apart, which are not in `batch`.
+    """
+    if columns is not None:
+        return _from_columns(batch, columns, reads_max)
     if not batch.rows:
-        return _from_columns(batch, reads_max)
+        return _from_columns(batch, {name: getattr(batch, name) for name in COLUMNS}, reads_max)
     for name in COLUMNS:
         if getattr(batch, name):
             raise BatchFault(ReasonCode.REASON_CODE_BATCH_ROWS_AND_COLUMNS, name)
@@ -175,45 +182,51 @@ def _is_identity_width(scheme: int, width: int) -> bool:
     )
 
 
-def _from_columns(batch: ReadBatch, reads_max: int) -> Columns:
-    antenna = batch.antenna
+def _from_columns(
+    batch: ReadBatch, columns: Mapping[str, bytes | memoryview], reads_max: int
+) -> Columns:
+    antenna = columns.get("antenna", b"")
     count = len(antenna)
     if count == 0:
         for name in COLUMNS:
-            if getattr(batch, name):
+            if columns.get(name):
                 raise BatchFault(ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE, f"antenna: {name}")
     evidence_width = _check_envelope(batch, count, reads_max)
-    identity = batch.identity
+    identity = columns.get("identity", b"")
     identity_width, rest = divmod(len(identity), count)
     if rest or not _is_identity_width(batch.scheme, identity_width):
         raise BatchFault(
             ReasonCode.REASON_CODE_BATCH_IDENTITY_WIDTH, f"identity: {len(identity)} / {count}"
         )
-    evidence = batch.evidence
+    evidence = columns.get("evidence", b"")
     if len(evidence) != count * evidence_width:
         raise BatchFault(
             ReasonCode.REASON_CODE_BATCH_EVIDENCE_WIDTH, f"evidence: {len(evidence)} / {count}"
         )
+
+    def column(name: str, kind: str, size: int, *, optional: bool = False) -> Any:
+        return _column(name, columns.get(name, b""), kind, size, optional=optional)
+
     return Columns(
         scheme=batch.scheme,
         challenge_id=batch.challenge_id,
         base_time_ns=batch.base_time_ns,
-        identity=_column("identity", identity, "u1", count * identity_width).reshape(count, -1),
-        evidence=_column("evidence", evidence, "u1", count * evidence_width).reshape(
-            count, evidence_width
-        ),
-        antenna=_column("antenna", antenna, "u1", count),
-        channel=_column("channel", batch.channel, "u1", count),
-        rssi_cdbm=_column("rssi_cdbm", batch.rssi_cdbm, "<i2", count),
-        phase=_column("phase", batch.phase, "<u2", count, optional=True),
-        doppler_chz=_column("doppler_chz", batch.doppler_chz, "<i2", count, optional=True),
-        time_us=_column("time_us", batch.time_us, "<u4", count),
+        identity=column("identity", "u1", count * identity_width).reshape(count, -1),
+        evidence=column("evidence", "u1", count * evidence_width).reshape(count, evidence_width),
+        antenna=column("antenna", "u1", count),
+        channel=column("channel", "u1", count),
+        rssi_cdbm=column("rssi_cdbm", "<i2", count),
+        phase=column("phase", "<u2", count, optional=True),
+        doppler_chz=column("doppler_chz", "<i2", count, optional=True),
+        time_us=column("time_us", "<u4", count),
         tam2_profile=batch.tam2_profile,
         tam2_offset=batch.tam2_offset,
     )
 
 
-def _column(name: str, data: bytes, kind: str, count: int, *, optional: bool = False) -> Any:
+def _column(
+    name: str, data: bytes | memoryview, kind: str, count: int, *, optional: bool = False
+) -> Any:
     """A view of the bytes as `count` values of `kind`, or of none where the column is optional."""
     expected = count * np.dtype(kind).itemsize
     if len(data) != expected and (data or not optional):
@@ -221,7 +234,14 @@ def _column(name: str, data: bytes, kind: str, count: int, *, optional: bool = F
             ReasonCode.REASON_CODE_BATCH_COLUMNS_DISAGREE,
             f"{name}: {len(data)} bytes, {expected} expected",
         )
-    return np.frombuffer(data, kind)
+    return aligned(np.frombuffer(data, kind))
+
+
+def aligned(array: Any) -> Any:
+    """The same values where kernels may read them: a column in the midst of a message need not lie at
+    a multiple of its width.
+    """
+    return array if array.flags.aligned else array.copy()
 
 
 def _from_rows(batch: ReadBatch, reads_max: int) -> Columns:

@@ -8,11 +8,13 @@ The writers of read log and journal hand back what they made durable, a whole co
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -29,20 +31,45 @@ class Receiver(Protocol):
         """Work on what is in `inbox`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a judge found, for whoever waits for it in the loop."""
+
+    future: asyncio.Future[Any]
+    result: object
+    error: BaseException | None
+
+    def give(self) -> None:
+        """In the loop."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
 class Floor:
     """One per service. Everything of a session but `post` is called in the loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._arrived: deque[tuple[Receiver, object]] = deque()
+        self._arrived: deque[tuple[Receiver | None, object]] = deque()
         self._woken = False
-        self._judges = ThreadPoolExecutor(JUDGES, thread_name_prefix="judge")
+        self._work: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[Any]] | None]
+        self._work = queue.SimpleQueue()
+        self._closed = False
+        for number in range(JUDGES):
+            threading.Thread(target=self._judge, name=f"judge-{number}", daemon=True).start()
 
     def post(self, receiver: Receiver, item: object) -> None:
         """Hand over an item; `receiver` advances soon, once for all that arrived by then. Safe from
         any thread, and in vain when the loop has ended.
         """
         self._arrived.append((receiver, item))
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             with suppress(RuntimeError):
@@ -54,6 +81,10 @@ class Floor:
         touched: dict[int, Receiver] = {}
         while self._arrived:
             receiver, item = self._arrived.popleft()
+            if receiver is None:
+                assert isinstance(item, _Answer)
+                item.give()
+                continue
             receiver.inbox.append(item)
             touched[id(receiver)] = receiver
         for receiver in touched.values():
@@ -68,11 +99,27 @@ class Floor:
 
     async def beside(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in another thread."""
-        return await self.loop.run_in_executor(self._judges, work)
+        future: asyncio.Future[T] = self.loop.create_future()
+        self._work.put((work, future))
+        return await future
+
+    def _judge(self) -> None:
+        while (found := self._work.get()) is not None and not self._closed:
+            work, future = found
+            try:
+                answer = _Answer(future, work(), None)
+            except BaseException as error:
+                answer = _Answer(future, None, error)
+            self._arrived.append((None, answer))
+            self._wake()
+            # Nothing of a batch is kept until the next one comes.
+            del found, work, future, answer
 
     def close(self) -> None:
         """Nothing is judged any more."""
-        self._judges.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        for _ in range(JUDGES):
+            self._work.put(None)
 
 
 class Signal:

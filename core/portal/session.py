@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,8 +188,14 @@ class PortalSession:
 
     # -- the transport's side --------------------------------------------------------------------
 
-    async def receive(self, batch: ReadBatch, size: int | None = None) -> None:
-        """Take a batch, or tell the portal why not. `size` is that of the received bytes.
+    async def receive(
+        self,
+        batch: ReadBatch,
+        size: int | None = None,
+        columns: Mapping[str, memoryview] | None = None,
+    ) -> None:
+        """Take a batch, or tell the portal why not. `size` is that of the received bytes. `columns`:
+        those of a batch that was taken apart; `batch` and `size` are then of the rest.
 
         Nothing is durable on return; the acknowledgement says when. Waits while as many batches are
         unsettled, or answers not taken, as may be. One at a time. Raises SessionEnded, LedgerStopped.
@@ -201,7 +207,7 @@ class PortalSession:
             examined = await self._floor.beside(partial(self._examine, batch, size))
             self._check_open()
         else:
-            examined = self._examine(batch, size)
+            examined = self._examine(batch, size, columns)
         if isinstance(examined, list):
             await self._reject(sequence, examined)
             return
@@ -214,20 +220,23 @@ class PortalSession:
         try:
             if isinstance(examined, BatchFault):
                 raise examined
-            columns = examined
+            reads = examined
             if sequence < expected:
-                await self._repeat(sequence, columns)
+                await self._repeat(sequence, reads)
                 return
-            self._check_times(columns, now_ns)
+            self._check_times(reads, now_ns)
         except BatchFault as fault:
             await self._reject(sequence, [fault.reason])
             return
         limit = self._parts.settings.batches_in_flight_max
         await self._until(lambda: self._door.unsettled < limit)
-        await self._take(columns, now_ns)
+        await self._take(reads, now_ns)
 
     def _examine(
-        self, batch: ReadBatch, size: int | None
+        self,
+        batch: ReadBatch,
+        size: int | None,
+        columns: Mapping[str, memoryview] | None = None,
     ) -> Columns | BatchFault | list[ReasonRecord]:
         """The reads, or what the guard has against them, or why they do not agree. In any thread."""
         profile, begun_ns = self.profile, time.perf_counter_ns()
@@ -237,7 +246,7 @@ class PortalSession:
         if found:
             return [fault_of(one) for one in found[:_REASONS_MAX]]
         try:
-            return read_columns(batch, self._parts.settings.batch_reads_max)
+            return read_columns(batch, self._parts.settings.batch_reads_max, columns)
         except BatchFault as fault:
             return fault
         finally:

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 
 from core.errors import LedgerCorrupt
-from core.portal.columns import COUNTED, U8, U32, Columns
+from core.portal.columns import COUNTED, U8, U32, Columns, aligned
 
 BLOCKS: Final = 1
 POSITIONS: Final = 2
@@ -173,7 +173,7 @@ def pack_block(block: Block) -> bytes:
 
 
 def unpack_block(packed: bytes) -> Block:
-    """The block again, its arrays views of `packed`. LedgerCorrupt if it is not of this layout."""
+    """The block again, its arrays mostly views of `packed`. LedgerCorrupt if it is not of this layout."""
     basis, after_basis = unpack_basis(packed)
     (_, scheme, identity_width, evidence_width, flags, challenge_state, channel_count, count,
      base_time_ns, received_ns, antennas, id_size, challenge_id) = _BLOCK.unpack_from(packed)  # fmt: skip
@@ -191,7 +191,7 @@ def unpack_block(packed: bytes) -> Block:
     arrays, offset = [], start
     for kind, size in kinds:
         array = np.frombuffer(packed, kind, size, offset) if size else np.empty(0, kind)
-        arrays.append(array)
+        arrays.append(aligned(array))
         offset += array.nbytes
     identity, evidence, antenna, channel, rssi_cdbm, phase, doppler_chz, time_us, verdicts = arrays
     columns = Columns(
@@ -272,5 +272,5 @@ def unpack_counters(packed: bytes) -> Iterator[tuple[U8, U32]]:
         of_width = rows[rows["width"] == width]
         yield (
             np.ascontiguousarray(of_width["identity"][:, :width]),
-            np.ascontiguousarray(of_width["counter"]),
+            aligned(np.ascontiguousarray(of_width["counter"])),
         )

@@ -46,7 +46,7 @@ class _Write:
     """What one batch puts, sealed where it can be before the writer has it."""
 
     settled: Settled
-    chunks: Sequence[tuple[bytes, bytearray]] = ()
+    chunks: Sequence[tuple[bytes, memoryview]] = ()
     portal_id: bytes = b""
     position: Position | None = None
     counters: Sequence[Counter] = ()
@@ -61,7 +61,7 @@ class _Write:
 class SealedBlock:
     """A batch ready for `submit`."""
 
-    chunks: list[tuple[bytes, bytearray]]
+    chunks: list[tuple[bytes, memoryview]]
     stored: Stored
 
 
@@ -101,17 +101,15 @@ class ReadLog(StoredReads):
         """A batch ready for `submit`, digested and sealed in the caller's thread."""
         packed = layout.pack_block(block)
         stored = stored_of(packed, block)
-        chunks = []
-        for chunk, piece in enumerate(layout.split_chunks(packed)):
-            key = layout.block_key(portal_id, epoch, sequence, chunk)
-            chunks.append((key, self._sealer.seal(layout.BLOCKS, key, piece)))
-        return SealedBlock(chunks, stored)
+        chunks = list(layout.split_chunks(packed))
+        keys = [layout.block_key(portal_id, epoch, sequence, chunk) for chunk in range(len(chunks))]
+        return SealedBlock(self._sealer.seal_chunks(keys, chunks), stored)
 
     def submit(
         self,
         portal_id: bytes,
         position: Position,
-        chunks: list[tuple[bytes, bytearray]],
+        chunks: Sequence[tuple[bytes, memoryview]],
         counters: Sequence[Counter],
         settled: Settled,
         turn: int | None = None,
@@ -273,8 +271,8 @@ class ReadLog(StoredReads):
         positions = {write.portal_id: write.position for write in writes if write.position}
         with self._env.begin(write=True) as txn:
             for write in writes:
-                for key, sealed in write.chunks:
-                    if not txn.put(key, sealed, db=blocks, overwrite=False):
+                for key, chunk in write.chunks:
+                    if not txn.put(key, chunk, db=blocks, overwrite=False):
                         raise LedgerCorrupt("read log", f"block {key.hex()} is there already")
                 for key in write.deleted:
                     txn.delete(key, db=blocks)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import hmac
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -41,6 +42,23 @@ class ReadLogSealer:
         self._aead(_owner(table, key)).encrypt_into(
             view[:_NONCE], value, _associated(table, key), view[_NONCE:]
         )
+        return sealed
+
+    def seal_chunks(
+        self, keys: Sequence[bytes], chunks: Sequence[memoryview]
+    ) -> list[tuple[bytes, memoryview]]:
+        """The chunks of one block with their keys, sealed into one piece of memory."""
+        aead = self._aead(_owner(BLOCKS, keys[0]))
+        nonces = os.urandom(_NONCE * len(chunks))
+        room = np.empty(sum(map(len, chunks)) + SEAL_OVERHEAD * len(chunks), np.uint8).data
+        sealed = []
+        end = 0
+        for number, (key, chunk) in enumerate(zip(keys, chunks, strict=True)):
+            begin, end = end, end + len(chunk) + SEAL_OVERHEAD
+            nonce = nonces[number * _NONCE : (number + 1) * _NONCE]
+            room[begin : begin + _NONCE] = nonce
+            aead.encrypt_into(nonce, chunk, _associated(BLOCKS, key), room[begin + _NONCE : end])
+            sealed.append((key, room[begin:end]))
         return sealed
 
     def open(self, table: int, key: bytes, sealed: bytes | memoryview) -> bytes:

@@ -99,7 +99,7 @@ class Load:
             portal = LoadPortal(channel, self.tags, plan)
             portal.prepare()
             while not self.stopping.is_set():
-                portal.send(portal.batches[portal.next % len(portal.batches)])
+                portal.send(portal.prepared[portal.next % len(portal.prepared)])
                 time.sleep(0.005)
             portal.client.abandon()
 

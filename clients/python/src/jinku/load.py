@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 
 from jinku.columns import Reads, make_batch
-from jinku.portal import Accounts, Handlers, PortalClient
+from jinku.portal import Accounts, Handlers, PortalClient, PreparedBatch
 from jinku.softtags import SoftTag, answer_many
 from jinku.type.v1.tag_pb2 import TagScheme
 from jinku.v1.portal_pb2 import Acknowledgement, Alarm, Challenge, Hello, ReadBatch
@@ -126,12 +126,15 @@ class LoadPortal:
         handlers = Handlers(acknowledgement=self.timings.acknowledge, alarm=self.timings.alarm)
         self.client = PortalClient(channel, hello, handlers, window_max=plan.window)
         self.batches: list[ReadBatch] = []
+        # The same, serialised.
+        self.prepared: list[PreparedBatch] = []
         self.next = 0
 
     def prepare(self) -> None:
         """Answers the newest live challenge, for every batch."""
         self.challenge = self.client.wait_challenge()
         self.batches = [self.make(pick) for pick in self.picks]
+        self.prepared = [PreparedBatch(batch) for batch in self.batches]
         if not self.next and self.client.limits is not None:
             self.next = self.client.limits.resume_sequence
 
@@ -169,19 +172,19 @@ class LoadPortal:
                     time.sleep(wait)
             if self.is_stale():
                 self.prepare()
-            batch = self.batches[number % len(self.batches)]
+            place = number % len(self.batches)
+            batch = self.prepared[place]
             if self.plan.alarm_every_s and time.monotonic() >= alarm_at:
                 alarm_at += self.plan.alarm_every_s
-                batch = self.with_stranger(batch)
+                batch = PreparedBatch(self.with_stranger(self.batches[place]))
             self.send(batch)
             number += 1
         self.client.flush()
 
-    def send(self, batch: ReadBatch) -> None:
-        batch.base_time_ns = time.time_ns() - SPREAD_NS
+    def send(self, batch: PreparedBatch) -> None:
         # Before it goes: the answer may be here before `send` returns.
         self.timings.sent_at[self.next] = time.monotonic()
-        self.next = self.client.send(batch) + 1
+        self.next = self.client.send_prepared(batch, time.time_ns() - SPREAD_NS) + 1
 
     def with_stranger(self, batch: ReadBatch) -> ReadBatch:
         """The batch with its last read taken by a tag that nobody registered."""

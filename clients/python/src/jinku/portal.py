@@ -88,6 +88,34 @@ class Accounts:
     streams: int = 0
 
 
+class PreparedBatch:
+    """A batch serialised before it is sent, but for its sequence and its time."""
+
+    def __init__(self, batch: ReadBatch) -> None:
+        self.reads = len(batch.antenna) or len(batch.rows)
+        rest = ReadBatch()
+        rest.CopyFrom(batch)
+        rest.ClearField("sequence")
+        rest.ClearField("base_time_ns")
+        self._rest = rest.SerializeToString()
+
+    def request(self, sequence: int, base_time_ns: int) -> bytes:
+        """As it travels: a StreamRequest."""
+        head = ReadBatch(sequence=sequence, base_time_ns=base_time_ns).SerializeToString()
+        return wrap(head, self._rest)
+
+
+def wrap(*batch: bytes) -> bytes:
+    """A StreamRequest around a batch that is serialised already; its parts are copied once."""
+    size = sum(map(len, batch))
+    prefix = bytearray((StreamRequest.BATCH_FIELD_NUMBER << 3 | 2,))
+    while size > 0x7F:
+        prefix.append(size & 0x7F | 0x80)
+        size >>= 7
+    prefix.append(size)
+    return b"".join((prefix, *batch))
+
+
 @dataclass(slots=True)
 class Held:
     """A batch that is not known to be durable."""
@@ -168,6 +196,22 @@ class PortalClient:
         window, on its way or about to be; it is durable only when acknowledged.
         """
         reads = len(batch.antenna) or len(batch.rows)
+
+        def request(sequence: int) -> bytes:
+            batch.sequence = sequence
+            return wrap(batch.SerializeToString())
+
+        return self._send(request, reads, timeout_s)
+
+    def send_prepared(
+        self, batch: PreparedBatch, base_time_ns: int, timeout_s: float | None = None
+    ) -> int:
+        """The same for a batch that was serialised before, with its time."""
+        return self._send(
+            lambda sequence: batch.request(sequence, base_time_ns), batch.reads, timeout_s
+        )
+
+    def _send(self, request: Callable[[int], bytes], reads: int, timeout_s: float | None) -> int:
         with self._changed:
             self._wait(self._has_room, timeout_s, "the window stayed full")
             limit = self.limits.batch_reads_max if self.limits else 0
@@ -175,8 +219,7 @@ class PortalClient:
                 raise ValueError(f"a batch of {reads} reads; the service takes {limit}")
             assert self._next is not None
             sequence = self._next
-            batch.sequence = sequence
-            self._window[sequence] = Held(StreamRequest(batch=batch).SerializeToString(), reads)
+            self._window[sequence] = Held(request(sequence), reads)
             self._next = sequence + 1
             self._count(taken=reads)
             self._changed.notify_all()
