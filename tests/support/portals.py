@@ -21,6 +21,7 @@ from core.portal.desk import PortalDesk
 from core.portal.floor import Floor
 from core.portal.outbound import Outbound
 from core.portal.parts import Parts
+from core.portal.received import take_apart
 from core.portal.session import End, PortalSession
 from core.procedures.table import handlers
 from core.readlog.log import ReadLog
@@ -30,7 +31,7 @@ from core.settings import PortalSettings, ReadLogSettings
 from grpc_api.loop import LoopThread
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.type.v1.tag_pb2 import TagScheme
-from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamResponse
+from jinku.v1.portal_pb2 import Challenge, Hello, ReadBatch, StreamRequest, StreamResponse
 from ledgers import REALM, TRUST_DOMAIN, reopen
 from registrar import Registrar, container, institution, issue, portal, vault
 from tag_reference import counter_evidence, tag_key, tam1_response
@@ -271,6 +272,14 @@ class Session:
 
     def receive(self, batch: ReadBatch, size: int | None = None) -> None:
         self.loop.run(self.inner.receive(batch, size))
+
+    def receive_bytes(self, received: bytes) -> None:
+        """A StreamRequest with a batch: taken apart where that can be, as the service does it."""
+        parted = take_apart(received)
+        if parted is None:
+            self.receive(StreamRequest.FromString(received).batch, len(received))
+        else:
+            self.loop.run(self.inner.receive(*parted))
 
     def stop(self, end: End) -> None:
         self.loop.run(self.inner.stop(end))

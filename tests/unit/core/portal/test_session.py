@@ -13,10 +13,11 @@ import pytest
 
 from core.errors import LedgerStopped, QueueFull
 from core.portal.desk import HelloFault, HelloRefused
+from core.portal.received import take_apart
 from core.portal.session import End, SessionEnded
 from jinku.type.v1.place_pb2 import CustodyPlace
 from jinku.type.v1.tag_pb2 import Direction, GateDecision, TagScheme
-from jinku.v1.portal_pb2 import ChallengeState, ReadBatch
+from jinku.v1.portal_pb2 import ChallengeState, ReadBatch, StreamRequest
 from jinku.v1.portal_pb2 import Read as Row
 from ledgers import command
 from portals import (
@@ -258,23 +259,31 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["parsed", "taken-apart"])
 @pytest.mark.parametrize(("fields", "name"), BAD, ids=[f"{n}-{list(f)}" for f, n in BAD])
 def test_bad_batch_is_rejected_and_the_next_is_taken(
-    site: Site, fields: dict[str, Any], name: str
+    site: Site, fields: dict[str, Any], name: str, *, apart: bool
 ) -> None:
     stream = site.stream()
+
+    def receive(batch: ReadBatch) -> None:
+        if apart:
+            stream.session.receive_bytes(StreamRequest(batch=batch).SerializeToString())
+        else:
+            stream.session.receive(batch)
+
     good = stream.batch([Read(BOX, OUTER, 0), Read(BOX, OUTER, 1)])
     bad = ReadBatch()
     bad.CopyFrom(good)
     for field in fields:
         bad.ClearField(field)  # type: ignore[arg-type]
     bad.MergeFrom(ReadBatch(**fields))
-    stream.session.receive(bad)
+    receive(bad)
     assert stream.ear.rejected() == [name]
     (rejected,) = stream.ear.of("rejected")
     assert rejected.expected_sequence == 1
     assert rejected.refused.reasons[0].item
-    stream.session.receive(good)
+    receive(good)
     stream.ear.wait_durable(1)
     assert site.reads_kept() == {1: 2}
 
@@ -318,6 +327,11 @@ def test_unknown_fields_are_rejected(site: Site) -> None:
     body = stream.batch([Read(BOX, OUTER, 0)]).SerializeToString()
     stream.session.receive(ReadBatch.FromString(body + b"\xf8\x07\x01"), len(body) + 3)
     assert stream.ear.rejected() == ["BATCH_UNKNOWN_FIELDS"]
+    whole = ReadBatch.FromString(body + b"\xf8\x07\x01")
+    received = StreamRequest(batch=whole).SerializeToString()
+    assert take_apart(received) is not None
+    stream.session.receive_bytes(received)
+    assert stream.ear.rejected() == ["BATCH_UNKNOWN_FIELDS"] * 2
 
 
 def test_times_within_the_bounds_only(site: Site) -> None:
