@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from core.kernels import TagIndex
 from core.portal.columns import Columns
 from core.readlog import layout
 from core.readlog.layout import Block, Counter, Position
-from core.readlog.log import ReadLog
+from core.readlog.log import COMMIT_BYTES_MAX, LET_GO_BYTES, ReadLog
 
 KEY = bytes(range(32))
 PORTALS = [bytes([number]) * 16 for number in range(1, 4)]
@@ -56,6 +58,28 @@ def opened(tmp_path: Path) -> Iterator[Log]:
     log = Log(tmp_path)
     yield log
     log.log.close()
+
+
+def resident_bytes(path: Path) -> int:
+    """How much of a file the kernel keeps in memory."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+        pages = (ctypes.c_ubyte * -(-len(view) // mmap.PAGESIZE))()
+        at = np.frombuffer(view, np.uint8)
+        address = ctypes.c_void_p(at.ctypes.data)
+        assert not ctypes.CDLL(None).mincore(address, ctypes.c_size_t(len(view)), pages)
+        del at
+        return mmap.PAGESIZE * sum(one & 1 for one in pages)
+
+
+def test_what_is_durable_is_not_kept_in_memory(opened: Log, tmp_path: Path) -> None:
+    data = tmp_path / "data.mdb"
+    for sequence in range(1, 65):
+        opened.put(PORTALS[0], sequence, 16_384)
+    opened.log.flush()
+    assert data.stat().st_size > 6 * LET_GO_BYTES
+    # Its end may wait for more; what LMDB itself looks at is little.
+    assert resident_bytes(data) < 2 * LET_GO_BYTES + COMMIT_BYTES_MAX
+    assert len(dict(opened.log.batches(PORTALS[0], 1))) == 64
 
 
 def test_every_portals_batches_come_back_in_order(opened: Log, tmp_path: Path) -> None:
