@@ -142,7 +142,8 @@ def test_a_fsck_killed_at_any_instant_goes_on(large: Path) -> None:
         else:
             assert checking.returncode == -9, errors
         print(f"kill {number + 1} of {count}: {went_on} went on, {ended} ended", flush=True)
-    assert min(went_on, ended) > count // 12
+    # Of few, all may have been of one kind.
+    assert count < 30 or min(went_on, ended) > count // 12
     whole = run_jinkud("fsck", *config_of(large))
     assert whole.returncode == 0, whole.stderr
 
@@ -310,4 +311,4 @@ def test_killed_while_compacting(sparse: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_killed_while_compacting_many_times(sparse: Path) -> None:
     count = how_many(150)
-    assert kill_compacting(sparse, count, seed=2) > count // 30
+    assert kill_compacting(sparse, count, seed=2) > count // 30 or count < 30
