@@ -30,6 +30,7 @@ EXTENSIONS: dict[str, list[str]] = {
         "native/pipeline_impl.c",
     ],
     "native.tracks": ["native/tracks_impl.c"],
+    "native.markset": ["native/markset_impl.c"],
     "native.merkle": [
         "native/sha256_portable_impl.c",
         "native/sha256_shani_impl.c",

@@ -18,7 +18,7 @@ from soak import how_many
 FOLDER = ROOT / "tests" / "fuzz"
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
 FILES = sorted({file for files in FLAGS["EXTENSIONS"].values() for file in files})
-TARGETS = ("kernels", "pipeline", "index", "tracks", "merkle")
+TARGETS = ("kernels", "pipeline", "index", "tracks", "marks", "merkle")
 SECONDS = how_many(60, "JINKU_FUZZ_SECONDS")
 CLANG = ["clang", "-std=gnu11", "-g", "-O1", "-pthread", f"-I{ROOT / 'native'}"]
 SANITIZERS = "address,undefined"

@@ -17,6 +17,7 @@
 #include "an10922_impl.h"
 #include "arena_impl.h"
 #include "cmac_impl.h"
+#include "markset_impl.h"
 #include "merkle_impl.h"
 #include "pipeline_impl.h"
 #include "sha256_impl.h"
@@ -554,6 +555,52 @@ static void check_merkle(void)
     }
 }
 
+/* ── marks ── */
+
+static void check_marks(void)
+{
+    CHECK(!markset_new(MARKSET_CAPACITY_MAX + 1));
+    markset_free(NULL);
+    enum { KINDS = 40 };
+    uint64_t kinds[KINDS] = {0, 1, 2, UINT64_MAX, UINT64_MAX - 1}, held[KINDS] = {0}, total = 0;
+    for (int i = 5; i < KINDS; i++)
+        kinds[i] = random_u64() >> (i % 2 ? 60 : 0);
+    struct markset *set = markset_new(below(20));
+    CHECK(set);
+    for (int round = 0; round < 3000; round++) {
+        const size_t n = below(12);
+        uint64_t *marks = exactly(n * sizeof *marks);
+        const int adding = round % 1000 < 500;
+        size_t missing = 0;
+        for (size_t i = 0; i < n; i++) {
+            marks[i] = kinds[below(KINDS)];
+            for (int k = 0; k < KINDS; k++) {
+                if (kinds[k] != marks[i])
+                    continue;
+                missing += !adding && !held[k];
+                total += adding ? 1 : (uint64_t)-(held[k] > 0);
+                held[k] += adding ? 1 : (uint64_t)-(held[k] > 0);
+                break;
+            }
+        }
+        CHECK(adding ? markset_add(set, marks, n) : markset_remove(set, marks, n) == missing);
+        free(marks);
+        for (int k = 0; k < KINDS; k++) {
+            int first = 0;
+            while (kinds[first] != kinds[k])
+                first++;
+            CHECK(markset_contains(set, kinds[k]) == (held[first] > 0));
+            CHECK(markset_first_missing(set, &kinds[k], 1) == (held[first] > 0));
+        }
+        CHECK(markset_count(set) == total && markset_bytes(set) > total * sizeof *marks);
+    }
+    uint64_t *dumped = exactly(total * sizeof *dumped);
+    markset_dump(set, dumped);
+    CHECK(markset_remove(set, dumped, total) == 0 && markset_count(set) == 0);
+    free(dumped);
+    markset_free(set);
+}
+
 int main(void)
 {
     CHECK(strcmp(cpu_sha256_kernel_name(0), "portable") == 0 && !cpu_sha256_kernel_name(99) &&
@@ -565,6 +612,7 @@ int main(void)
     check_arena();
     check_pipeline();
     check_tracks();
+    check_marks();
     check_merkle();
     CHECK(arena_disable_core_dumps() == 0);
     puts("ok");

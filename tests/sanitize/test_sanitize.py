@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
 KERNELS = (
     "native.cmac", "native.tam1", "native.tam2", "native.sun", "native.pipeline", "native.tracks",
-    "native.merkle",
+    "native.markset", "native.merkle",
 )  # fmt: skip
 FIELDS = {
     "cmac": ("aes_cmac", "key", "message", "mac"),

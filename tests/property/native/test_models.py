@@ -1,8 +1,9 @@
-"""Index, pipeline and tracks against plain Python models, under Hypothesis."""
+"""Index, pipeline, tracks and marks against plain Python models, under Hypothesis."""
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from native import cpu
 from native.arena import KeyArena
+from native.markset import MarkSet
 from native.pipeline import evidence_size, verify_batch
 from native.tagindex import Tag, TagIndex
 from native.tracks import NO_PEAK, Tracks
@@ -290,3 +292,39 @@ def test_tracks_summarise_their_reads(
         for number, _ in expected:
             del model[number]
         assert tracks.finish(quiet).tolist() == [summary(number, r) for number, r in expected]
+
+
+# Few, so that they meet again and stand in each other's way; 0 is kept apart from the others.
+marks = st.builds(
+    lambda value: value.to_bytes(8, "little"),
+    st.integers(0, 12) | st.integers(2**64 - 12, 2**64 - 1) | st.integers(2**63, 2**63 + 3),
+)
+
+
+@settings(max_examples=200)
+@given(
+    capacity=st.integers(0, 40),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "ask"]), st.lists(marks, max_size=30)),
+        max_size=40,
+    ),
+)
+def test_mark_set_is_a_counter(capacity: int, steps: list[tuple[str, list[bytes]]]) -> None:
+    marked, model = MarkSet(capacity), Counter[bytes]()
+    for what, some in steps:
+        if what == "add":
+            marked.add(b"".join(some))
+            model.update(some)
+        elif what == "remove":
+            missing = 0
+            for mark in some:
+                missing += not model[mark]
+                model[mark] -= model[mark] > 0
+            assert marked.remove(b"".join(some)) == missing
+        else:
+            first = next((at for at, mark in enumerate(some) if not model[mark]), None)
+            assert marked.first_missing(b"".join(some)) == first
+            assert [mark in marked for mark in some] == [model[mark] > 0 for mark in some]
+        assert len(marked) == model.total()
+    dumped = marked.dump()
+    assert Counter(dumped[at : at + 8] for at in range(0, len(dumped), 8)) == +model
