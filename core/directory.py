@@ -18,8 +18,9 @@ from core.ids import ID_SIZE
 from core.kernels import KeyArena, TagIndex
 from core.ledger.ledger import Ledger
 from core.ledger.tables import TAGS, State
+from core.sealed_parts import SnapshotUnusable
 from core.sequencer import Committed
-from core.snapshot import SEGMENT_TAGS, Head, SnapshotFile, SnapshotUnusable, Tags, tags_of
+from core.snapshot import SEGMENT_TAGS, Head, SnapshotFile, Tags, tags_of
 from core.store.v1.rows_pb2 import TagRow
 from jinku.event.v1.event_pb2 import Events
 

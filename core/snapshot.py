@@ -4,16 +4,13 @@ It is a convenience and never trusted for more than it proves: it is of this rea
 to the entry that it names, and whole. It holds no counters: those are the read log's alone, so that
 no copy, however old, lets an answer count twice.
 
-    file     "JKTAGIX1" ‖ run (16 random bytes) ‖ value 0 ‖ value 1 …
-    value i  u32 BE size of what follows ‖ nonce (12) ‖ AES-256-GCM(key, content; "jinku tag index v1" ‖
-             u32 BE realm ‖ run ‖ u32 BE i) with its tag (16)
-    value 0  the head; the others at most 65,536 tags each, as columns: identity (16, zero-padded), id (16),
-             width of the identity, scheme, state, number of the key in the head's list
+Of its parts (`core/sealed_parts.py`) the first is the head; the others are at most 65,536 tags each, as
+columns: identity (16, zero-padded), id (16), width of the identity, scheme, state, number of the key in
+the head's list.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 import time
@@ -21,40 +18,28 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core.errors import JinkuError, LedgerStopped
-from core.files import sync_directory
+from core.errors import LedgerStopped
 from core.ids import ID_SIZE
+from core.sealed_parts import Kind, SealedParts, SnapshotUnusable
 
 SEGMENT_TAGS: Final = 65_536
 
-_MAGIC: Final = b"JKTAGIX1"
-_LABEL: Final = b"jinku tag index v1"
-_RUN_SIZE: Final = 16
-_NONCE_SIZE: Final = 12
-_SIZE: Final = struct.Struct(">I")
-_PLACE: Final = struct.Struct(">I16sI")
 _HEAD: Final = struct.Struct(">QQ32sIB")
 _KEY: Final = struct.Struct(">II")
 _COLUMNS: Final = (16, ID_SIZE, 1, 1, 1, 1)  # bytes per tag
 _TAG_SIZE: Final = sum(_COLUMNS)
-_SEALED_MAX: Final = SEGMENT_TAGS * _TAG_SIZE + _NONCE_SIZE + 16
+_KIND: Final = Kind(b"JKTAGIX1", b"jinku tag index v1", SEGMENT_TAGS * _TAG_SIZE)
 
 _LOOK_SECONDS: Final = 1.0
 # After a failure, a full disk say.
 _RETRY_SECONDS: Final = 60.0
 
 U8 = npt.NDArray[np.uint8]
-
-
-class SnapshotUnusable(JinkuError):
-    """There is no snapshot to start from; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,37 +85,12 @@ class SnapshotFile:
 
     def __init__(self, path: Path, key: bytes, realm: int) -> None:
         """`key` is 32 bytes (AES-256-GCM). Nothing is opened yet."""
-        self._path = path
-        self._aead = AESGCM(key)
-        self._realm = realm
+        self._parts = SealedParts(_KIND, path, key, realm)
 
     def write(self, head: Head, segments: Iterable[Tags]) -> None:
-        """Put a snapshot in the place of the one before; it survives a power cut on return.
-
-        Killed meanwhile, the one before is still there. OSError if it cannot be written; that one is
-        still there too.
-        """
-        new = self._path.with_suffix(".new")
-        run = os.urandom(_RUN_SIZE)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(_MAGIC + run)
-                contents = chain(
-                    [_pack_head(head)],
-                    (b"".join(column.data for column in tags) for tags in segments),
-                )
-                for number, content in enumerate(contents):
-                    file.write(self._seal(run, number, content))
-                    # Little by little: a commit of the ledger must not wait for all of it.
-                    file.flush()
-                    os.fdatasync(descriptor)
-                os.fsync(descriptor)
-            os.replace(new, self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-        sync_directory(self._path.parent)
+        """Put a snapshot in the place of the one before, as `SealedParts.write` does it. OSError."""
+        columns = (b"".join(column.data for column in tags) for tags in segments)
+        self._parts.write(chain([_pack_head(head)], columns))
 
     def read(self) -> tuple[Head, Iterator[Tags]]:
         """The snapshot, its tags opened part by part as they are asked for.
@@ -138,45 +98,9 @@ class SnapshotFile:
         SnapshotUnusable, also while they are: it is not there, not ours, damaged or not whole. What
         came before is then of no use either.
         """
-        values = self._values()
+        values = self._parts.read()
         head = _unpack_head(next(values, b""))
         return head, _unpack_segments(head, values)
-
-    def _seal(self, run: bytes, number: int, content: bytes) -> bytes:
-        nonce = os.urandom(_NONCE_SIZE)
-        sealed = nonce + self._aead.encrypt(nonce, content, self._place(run, number))
-        return _SIZE.pack(len(sealed)) + sealed
-
-    def _place(self, run: bytes, number: int) -> bytes:
-        return _LABEL + _PLACE.pack(self._realm, run, number)
-
-    def _values(self) -> Iterator[bytes]:
-        """What was sealed, value by value."""
-        try:
-            with self._path.open("rb") as file:
-                yield from self._opened(file)
-        except FileNotFoundError:
-            raise SnapshotUnusable("there is none") from None
-        except OSError as error:
-            raise SnapshotUnusable(f"it cannot be read: {error.strerror}") from None
-
-    def _opened(self, file: BinaryIO) -> Iterator[bytes]:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise SnapshotUnusable("it is of an unknown layout")
-        run = file.read(_RUN_SIZE).ljust(_RUN_SIZE, b"\0")
-        number = 0
-        while prefix := file.read(_SIZE.size):
-            size = int.from_bytes(prefix, "big")
-            sealed = file.read(size) if size <= _SEALED_MAX else b""
-            if len(sealed) != size:
-                raise SnapshotUnusable("it is not whole")
-            try:
-                place = self._place(run, number)
-                yield self._aead.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], place)
-            except (InvalidTag, ValueError):
-                why = "it does not open: it is damaged, or of another realm or key"
-                raise SnapshotUnusable(why) from None
-            number += 1
 
 
 def _pack_head(head: Head) -> bytes:
@@ -213,14 +137,17 @@ class Keeper:
         save: Callable[[], None],
         on_saved: Callable[[float], None] = lambda seconds: None,
         on_error: Callable[[Exception], None] = lambda error: None,
+        name: str = "snapshots",
     ) -> None:
-        """`is_due` is asked with whether this is the end; `on_saved` is told how long it took."""
+        """`is_due` is asked with whether this is the end; `on_saved` is told how long it took. `name`
+        is the thread's.
+        """
         self._is_due = is_due
         self._save = save
         self._on_saved = on_saved
         self._on_error = on_error
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to look whether one is due."""

@@ -13,7 +13,8 @@ import pytest
 from core import directory as directory_module
 from core.directory import TagDirectory
 from core.ledger.tables import TAGS
-from core.snapshot import Keeper, SnapshotFile, SnapshotUnusable
+from core.sealed_parts import SnapshotUnusable
+from core.snapshot import Keeper, SnapshotFile
 from ledgers import REALM, reopen
 from registrar import Registrar, container, freeze, institution, issue, retire, unfreeze, vault
 
@@ -371,7 +372,7 @@ def test_a_disk_that_is_full_is_given_back_what_was_written(
 
     site.add(0)
     with monkeypatch.context() as patched:
-        patched.setattr("core.snapshot.os.fdatasync", full)
+        patched.setattr("core.sealed_parts.os.fdatasync", full)
         with pytest.raises(OSError, match="No space"):
             site.save()
     assert not (tmp_path / "snapshot.new").exists()
