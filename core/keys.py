@@ -41,6 +41,7 @@ class RealmKeys:
     readlog_key: bytes = field(repr=False)
     challenge_key: bytes = field(repr=False)
     tag_index_key: bytes = field(repr=False)
+    marks_key: bytes = field(repr=False)
     backup_key: bytes = field(repr=False)
     checkpoint_seed: bytes = field(repr=False)
 
@@ -63,6 +64,7 @@ class RealmKeys:
                 readlog_key=_derive(secret, "read log", 32),
                 challenge_key=_derive(secret, "challenges", 32),
                 tag_index_key=_derive(secret, "tag index", 32),
+                marks_key=_derive(secret, "marks", 32),
                 backup_key=_derive(secret, "backup", 32),
                 checkpoint_seed=_derive(secret, "checkpoints", 32),
             )

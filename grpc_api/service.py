@@ -17,6 +17,7 @@ import structlog
 
 from core.directory import TagDirectory
 from core.errors import LedgerCorrupt, LedgerStopped, SettingsError
+from core.fsck import fsck
 from core.journal_clock import Jump
 from core.keys import RealmKeys, load_tag_masters
 from core.ledger.ledger import Ledger
@@ -65,14 +66,31 @@ PROGRESS_SECONDS = 1.0
 FLUSH_SECONDS = 0.2
 
 
+class _Teller:
+    """A line now and then about work that takes long."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int, **more: str) -> None:
+        if time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            log.info(self._what, count=done, pending=total - done, **more)
+
+
 def _tell_of_jump(jump: Jump) -> None:
     log.warning("the clock jumped", seconds=round(jump.seconds, 3))
 
 
 def open_ledger(
-    settings: Settings, keys: RealmKeys | None = None, *, probed: bool = False
+    settings: Settings,
+    keys: RealmKeys | None = None,
+    *,
+    probed: bool = False,
+    as_found: bool = False,
 ) -> Ledger:
-    """The founded ledger of these settings; `probed` as the ledger takes it.
+    """The founded ledger of these settings; `probed` and `as_found` as the ledger takes them.
 
     Raises:
         SettingsError: it is not founded, or the settings name other services than its founding.
@@ -88,6 +106,7 @@ def open_ledger(
         settings.realm.trust_domain,
         map_gib=settings.storage.ledger_map_gib,
         probed=probed,
+        as_found=as_found,
     )
     try:
         check_founding(ledger, settings)
@@ -176,7 +195,9 @@ class Service:
         keys = RealmKeys.load(settings.keys.directory)
         self.ledger = open_ledger(settings, keys)
         opened.callback(self.ledger.close)
+        self.ledger.watch(self.fail)
         self._open_witnesses()
+        self._prove_ledger()
         self._open_directory(keys)
         self.office = open_office(settings, self.ledger)
         opened.callback(self.office.keys.close)
@@ -220,22 +241,38 @@ class Service:
             expires_at=expires_at.isoformat(),
         )
 
+    def _prove_ledger(self) -> None:
+        """Where it is not known that rows are the current versions of themselves, all of them are
+        derived from the journal again; and what keeps that knowledge for the next start.
+        """
+        ledger, begun = self.ledger, time.monotonic()
+        if ledger.doubt:
+            log.warning("verifying the whole ledger first", reason=ledger.doubt)
+            tell = _Teller("verifying the ledger")
+            fsck(ledger, lambda stage, done, total: tell(done, total, stage=stage))
+            try:
+                ledger.believe()
+            except OSError as error:
+                log.warning("marks of rows not saved", exc_info=error)
+            log.info("ledger verified", seconds=round(time.monotonic() - begun, 3))
+        keeper = Keeper(
+            ledger.marks_due,
+            ledger.save_marks,
+            lambda seconds: log.info("marks of rows saved", seconds=round(seconds, 3)),
+            lambda error: log.warning("marks of rows not saved", exc_info=error),
+            "marks",
+        )
+        self._opened.callback(keeper.stop)
+        keeper.start()
+
     def _open_directory(self, keys: RealmKeys) -> None:
         """The tag index, and what keeps a snapshot of it for the next start."""
         settings, begun = self.settings, time.monotonic()
-        told = begun
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                told = time.monotonic()
-                log.info("filling the tag index", count=done, pending=total - done)
-
         self.directory = TagDirectory(
             self.ledger,
             load_tag_masters(settings.keys.directory),
             SnapshotFile(tag_index_path(settings), keys.tag_index_key, settings.realm.number),
-            tell,
+            _Teller("filling the tag index"),
         )
         self._opened.callback(self.directory.arena.close)
         filled = self.directory.filled

@@ -39,6 +39,8 @@ def verify(
     wrapping_keys = open_wrapping_keys(settings, ledger, own=False)
     persons = verify_personal(ledger, wrapping_keys, progress)
     reads = verify_read_log(settings, keys, ledger, progress)
+    # What nothing above misses: suppressed refusals that are gone, or the end of all of it.
+    ledger.check()
     return [
         f"sound: {report.entries} entries, {report.checkpoints} checkpoints, {report.rows} rows; "
         f"{root}",

@@ -44,9 +44,13 @@ def fsck(config: Path, hashes_only: bool) -> None:
 
     settings = read_settings(config)
     keys = RealmKeys.load(settings.keys.directory)
-    ledger = open_ledger(settings, keys, probed=True)
+    ledger = open_ledger(settings, keys, probed=True, as_found=True)
     try:
         found = verify(settings, keys, ledger, ProgressLine(), hashes_only=hashes_only)
+        if ledger.doubt and not hashes_only:
+            found.append(f"note: {ledger.doubt}")
+            ledger.believe()
+            found.append("note: all of it was verified, and the service goes on from here")
     finally:
         ledger.close()
     click.echo("\n".join(found))
@@ -137,8 +141,9 @@ def compact(config: Path) -> None:
 
     settings = read_settings(config)
     # Keys, settings and the journal's end fit together, and nobody else is at it.
-    open_ledger(settings, probed=True).close()
-    for done in rewrite(settings.storage.directory, ProgressLine()):
+    ledger = open_ledger(settings, probed=True)
+    ledger.close()
+    for done in rewrite(settings.storage.directory, ledger.sealer, ProgressLine()):
         click.echo(f"{done.name}: {done.bytes_before} bytes before, {done.bytes_after} now")
 
 

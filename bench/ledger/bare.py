@@ -19,6 +19,7 @@ from core.ledger.changes import Changes
 from core.ledger.environment import open_environment
 from core.ledger.ledger import Ledger
 from core.ledger.merkle import Frontier, leaf_hash
+from core.ledger.stamps import Stamp
 from core.ledger.tables import WritableState
 from core.sequencer import record
 from jinku.event.v1.entry_pb2 import EntryHeader
@@ -34,6 +35,7 @@ class Commit:
     tables: list[tuple[int, list[tuple[bytes, bytes]]]]
     journal: tuple[bytes, bytes]
     checkpoint: tuple[bytes, bytes]
+    stamp: tuple[bytes, bytes]
     nodes: list[tuple[bytes, bytes]]
 
 
@@ -42,6 +44,7 @@ def commits_of(ledger: Ledger, start: int) -> Iterator[Commit]:
     bounds = [first for first in ledger.commits() if first >= start] + [ledger.size]
     journal = dict(ledger.raw_rows(layout.JOURNAL))
     checkpoints = dict(ledger.raw_rows(layout.CHECKPOINTS))
+    stamps = dict(_stamps(ledger))
     entries = iter(ledger.entries())
     with scratch() as directory:
         env, handles = open_environment(directory, 64)
@@ -63,9 +66,16 @@ def commits_of(ledger: Ledger, start: int) -> Iterator[Commit]:
                     key, end = layout.index_key(first), layout.index_key(last)
                     yield Commit(
                         [(change.number, change.rows) for change in written],
-                        (key, journal[key]), (end, checkpoints[end]), sorted(nodes),
+                        (key, journal[key]), (end, checkpoints[end]), stamps[last], sorted(nodes),
                     )  # fmt: skip
         env.close()
+
+
+def _stamps(ledger: Ledger) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+    """Key and value of every commit's stamp, by the size that it left the journal with."""
+    for key, sealed in ledger.raw_rows(layout.STAMPS):
+        packed = ledger.sealer.open(layout.STAMPS, key, sealed)
+        yield Stamp.unpack(layout.key_index(key), packed, b"").size, (key, sealed)
 
 
 def write(commits: list[Commit], directory: Path) -> float:
@@ -87,5 +97,6 @@ def _write_one(commit: Commit, env: lmdb.Environment, handles: dict[int, lmdb._D
                 cursor.putmulti(rows)
         for number, (key, value) in (
             (layout.JOURNAL, commit.journal), (layout.CHECKPOINTS, commit.checkpoint),
+            (layout.STAMPS, commit.stamp),
         ):  # fmt: skip
             txn.put(key, value, db=handles[number], append=True)

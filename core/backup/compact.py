@@ -11,6 +11,7 @@ import lmdb
 
 from core.backup.copying import (
     DATA,
+    LEDGER,
     Progress,
     copy_environments,
     environments,
@@ -20,6 +21,8 @@ from core.backup.copying import (
 from core.errors import JinkuError
 from core.files import OWNER_FILE, OwnerFile, sync_directory
 from core.ledger.environment import DATABASES_MAX, probe
+from core.ledger.seal import Sealer
+from core.ledger.stamps import renew
 from core.ledger.store import rows_from
 
 _NEW: Final = "compact"
@@ -35,29 +38,35 @@ class Compacted:
     bytes_after: int
 
 
-def compact(directory: Path, progress: Progress) -> list[Compacted]:
+def compact(directory: Path, sealer: Sealer, progress: Progress) -> list[Compacted]:
     """Rewrite every environment of a storage directory to its live pages.
 
     Each file is replaced by its rewritten copy in one step, when that is synced and every row of it
-    was compared: killed at any instant, there is the old file or the new one, whole. Raises
-    LedgerInUse while a service runs or a backup is taken, LedgerCorrupt if a file is damaged.
+    was compared: killed at any instant, there is the old file or the new one, whole. `sealer` is the
+    ledger's. Raises LedgerInUse while a service runs or a backup is taken, LedgerCorrupt if a file is
+    damaged.
     """
     with held(directory, alone=True):
         owner = OwnerFile(directory / "ledger" / OWNER_FILE)
         try:
-            return [_compact(directory / name, progress) for name in environments(directory)]
+            return [
+                _compact(directory / name, sealer if name == LEDGER else None, progress)
+                for name in environments(directory)
+            ]
         finally:
             owner.release()
 
 
-def _compact(path: Path, progress: Progress) -> Compacted:
+def _compact(path: Path, sealer: Sealer | None, progress: Progress) -> Compacted:
     new = path / _NEW
     shutil.rmtree(new, ignore_errors=True)
     probe(path)
     new.mkdir(mode=0o700)
     before = (path / DATA).stat().st_size
-    copy_environments([(path, new)], progress)
+    (transaction,) = copy_environments([(path, new)], progress)
     _compare(path, new, progress)
+    if sealer is not None:
+        renew(new, sealer, transaction)
     (new / DATA).chmod(0o600)
     sync_file(new / DATA)
     after = (new / DATA).stat().st_size

@@ -26,6 +26,7 @@ from core.ledger.environment import READERS_MAX, reserve_readers
 Progress = Callable[[str, int, int], None]
 
 DATA: Final = "data.mdb"
+LEDGER: Final = "ledger"
 _FILES: Final = "the ledger's or the read log's file"
 _MIB: Final = 1 << 20
 _TOLD_SECONDS: Final = 0.1
@@ -49,6 +50,7 @@ try:
             txn.abort()
     for env, txn, (_, target) in zip(envs, txns, pairs):
         env.copy(target, compact=True, txn=txn)
+        print(txn.id())
 except (lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
         lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
     print(error)
@@ -64,8 +66,9 @@ def environments(directory: Path) -> list[str]:
     return sorted(path.parent.name for path in directory.glob(f"*/{DATA}"))
 
 
-def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
+def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> list[int]:
     """Copy each environment into its new, existing directory: live pages only, all of one instant.
+    LMDB's numbers of the transactions that they were copied as of; in the copies it counts anew.
 
     Everything that was committed when this is called is in the copies. Not synced yet. LedgerCorrupt
     if a page that is read is damaged.
@@ -90,11 +93,12 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
             child.kill()
             raise
         said, errors = child.communicate()
+    last = said.strip().rpartition("\n")[2]
     if child.returncode == 3:
-        raise LedgerCorrupt(_FILES, said.strip())
+        raise LedgerCorrupt(_FILES, last)
     if child.returncode == 4:
         target = pairs[0][1].parent
-        raise SettingsError(f"{target}: {said.strip()}; make room, or name another place")
+        raise SettingsError(f"{target}: {last}; make room, or name another place")
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
         raise LedgerCorrupt(_FILES, f"its pages are damaged or cut off: copying it ends in {how}")
@@ -102,6 +106,7 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         raise JinkuError(f"{pairs[0][0]}: could not be copied: {errors.strip()}")
     done = sum(_size(target / DATA) for _, target in pairs) // _MIB
     progress("copy (MiB)", done, done)
+    return [int(transaction) for transaction in said.split()]
 
 
 def _size(path: Path) -> int:

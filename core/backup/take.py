@@ -11,6 +11,7 @@ from typing import Final
 
 from core.backup.copying import (
     DATA,
+    LEDGER,
     Progress,
     appearing,
     copy_environments,
@@ -23,8 +24,9 @@ from core.errors import SettingsError
 from core.fsck import fsck
 from core.keys import RealmKeys
 from core.ledger.ledger import Ledger
+from core.ledger.seal import Sealer
+from core.ledger.stamps import renew
 
-LEDGER: Final = "ledger"
 SETTINGS: Final = "jinku.toml"
 # Files beside the environments that are no function of them. Copied first, so that none tells of more
 # than the environments hold.
@@ -65,7 +67,9 @@ def take_backup(source: Source, output: Path, progress: Progress) -> Manifest:
             if (source.directory / place).exists():
                 shutil.copyfile(source.directory / place, partial / place)
         pairs = [(source.directory / name, partial / name) for name in names]
-        copy_environments(pairs, progress)
+        transactions = copy_environments(pairs, progress)
+        sealer = Sealer(source.keys.row_key, source.keys.index_key, source.realm)
+        renew(partial / LEDGER, sealer, transactions[names.index(LEDGER)])
         shutil.copyfile(source.settings_file, partial / SETTINGS)
         ledger = source.open_ledger(partial / LEDGER)
         try:

@@ -21,7 +21,7 @@ _DAMAGE: Final = (
     lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
     lmdb.PageNotFoundError, lmdb.VersionMismatchError,
 )  # fmt: skip
-_FILE: Final = "the ledger's file"
+FILE: Final = "the ledger's file"
 # Snapshots that LMDB has room for, in all threads together. A call holds one at a time.
 READERS_MAX: Final = 512
 DATABASES_MAX: Final = 128
@@ -47,7 +47,7 @@ def open_environment(
     try:
         env.reader_check()
         numbers = [t.number for t in TABLES + BESIDE]
-        numbers += [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS]
+        numbers += [layout.JOURNAL, layout.NODES, layout.CHECKPOINTS, layout.STAMPS]
         handles = {number: env.open_db(b"%d" % number) for number in numbers}
     except lmdb.Error as error:
         env.close()
@@ -105,15 +105,15 @@ def probe(path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if child.returncode == 3:
-        raise LedgerCorrupt(_FILE, child.stdout.strip())
+        raise LedgerCorrupt(FILE, child.stdout.strip())
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
-        raise LedgerCorrupt(_FILE, f"its pages are damaged or cut off: reading it ends in {how}")
+        raise LedgerCorrupt(FILE, f"its pages are damaged or cut off: reading it ends in {how}")
     if child.returncode:
         raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
 
 
-def explain(error: lmdb.Error, where: str = _FILE) -> Exception:
+def explain(error: lmdb.Error, where: str = FILE) -> Exception:
     """What LMDB says of a file, as ours if it is about what is stored, how much there is room for, or
     that it has stopped.
     """
@@ -125,3 +125,12 @@ def explain(error: lmdb.Error, where: str = _FILE) -> Exception:
         # Since its head could not be written LMDB does nothing any more.
         return LedgerStopped("an earlier commit failed; open the ledger again")
     return LedgerCorrupt(where, str(error)) if isinstance(error, _DAMAGE) else error
+
+
+def foreign(found: int, own: int) -> LedgerCorrupt:
+    """What to say of a file that another program has written to."""
+    what = (
+        "was written by another program than this service, or put back in part: LMDB is at "
+        f"transaction {found}, and the service's last one was {own}; run `jinkud fsck`"
+    )
+    return LedgerCorrupt(FILE, what)

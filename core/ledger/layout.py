@@ -11,7 +11,7 @@ _LENGTH = struct.Struct(">I")
 
 # Names of the LMDB databases beside the tables (which are 1 to 99). Numbers, so that a plain tool
 # learns nothing.
-JOURNAL, NODES, CHECKPOINTS = 100, 101, 102
+JOURNAL, NODES, CHECKPOINTS, STAMPS = 100, 101, 102, 103
 
 
 def index_key(index: int) -> bytes:

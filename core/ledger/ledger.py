@@ -19,6 +19,7 @@ from core.errors import HeadMoved, LedgerCorrupt, LedgerStopped
 from core.files import OWNER_FILE, OwnerFile
 from core.keys import RealmKeys
 from core.ledger import layout
+from core.ledger.currency import MARKS, Currency
 from core.ledger.environment import probe
 from core.ledger.journal import Journal, index_of
 from core.ledger.merkle import (
@@ -36,6 +37,7 @@ from core.ledger.port import Batch, Entry, Head, Limits
 from core.ledger.seal import Sealer
 from core.ledger.store import Store, Usage, rows_from
 from core.ledger.tables import State
+from core.ledger.versions import MarksFile
 from core.ledger.witnessed import WitnessedCheckpoint
 from core.ledger.writing import Writing
 from jinku.v1.common_pb2 import Receipt
@@ -60,13 +62,18 @@ class Ledger:
         *,
         map_gib: int = 64,
         probed: bool = False,
+        as_found: bool = False,
     ) -> None:
         """Open the ledger in directory `path`, or begin an empty one there, and verify its end.
 
         After a fail-stop the whole journal is verified before anything is answered. `probed`, and
         after a fail-stop always: a child process reads every page first, so that a file whose
-        damage would end the process is named too. Raises LedgerInUse if another process has it,
-        LedgerCorrupt if what is stored is not what was written.
+        damage would end the process is named too. `as_found`: also if another program has written to
+        it; for who verifies all of it. Raises LedgerInUse if another process has it, LedgerCorrupt if
+        what is stored is not what was written.
+
+        `doubt` says why the rows that change are taken as they are stored, until `believe`; empty: an
+        older version of one is not answered.
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
@@ -90,8 +97,12 @@ class Ledger:
                 probe(path)
             self._store = Store(path, map_gib)
             self._journal = Journal(self._store, Sealer(keys.journal_key, keys.index_key, realm))
+            self._currency = Currency(
+                self._store, self.sealer, MarksFile(path / MARKS, keys.marks_key, realm)
+            )
             # Of the newest entry: the writer's clock goes on from there.
             self.last_decided_at_ns = self._verify(everything=suspect)
+            self._currency.open(self.head, as_found=as_found, suspect=suspect)
             self._owner.mark_suspect(False)
         except BaseException:
             self.close()
@@ -122,7 +133,7 @@ class Ledger:
         """
         store = self._opened()
         with store.snapshot() as txn:
-            yield State(txn, store.handles, self.sealer)
+            yield State(txn, store.handles, self._currency.opener)
 
     def usage(self) -> Usage:
         """How full the file is, and who may be keeping it from using its own room again."""
@@ -246,6 +257,34 @@ class Ledger:
         with store.snapshot() as txn:
             return int(txn.stat(store.handles[number])["entries"])
 
+    @property
+    def doubt(self) -> str:
+        """Why it is not known that rows are the current versions of themselves; empty: it is."""
+        return self._currency.doubt
+
+    def watch(self, on_foreign: Callable[[LedgerCorrupt], None]) -> None:
+        """Have it told, in any thread, when another program has written to the file meanwhile."""
+        self._opened().on_foreign = on_foreign
+
+    def check(self) -> None:
+        """LedgerCorrupt if journal or tables have another end than the last commit left."""
+        self._currency.check(self.head)
+
+    def believe(self) -> None:
+        """Everything in it was verified, and nobody writes: go on from what is stored. OSError."""
+        self._currency.believe(self.head)
+
+    def marks_due(self, ending: bool) -> bool:
+        """Whether `save_marks` is worth it now, or at an orderly end."""
+        return self._currency.is_due(ending)
+
+    def save_marks(self) -> None:
+        """Write what the next opening knows the current rows by; durable on return. OSError."""
+        with self._lock:
+            self._check_head(None)
+            copied = self._currency.copy()
+        self._currency.save(copied)
+
     def close(self) -> None:
         """Release the files; whoever reads on gets LedgerStopped. Safe to call twice."""
         if self._store is not None:
@@ -274,17 +313,21 @@ class Ledger:
                 frontier, self._frontier = self._frontier, None
                 frontier = frontier or Frontier(self.size, self._fetch(txn))
                 writing = Writing(
-                    txn, store.handles, self.sealer, self._journal, frontier, self.limits
-                )
+                    txn, store.handles, self.sealer, self._journal, frontier, self.limits,
+                    self._currency.versions,
+                )  # fmt: skip
                 yield writing
                 tip = writing.finish(self._signer)
+                stamp = self._currency.stamp(txn, writing, tip or self._tip)
             except lmdb.Error as error:
-                txn.abort()
+                store.abort(txn)
                 raise store.explain(error) from error
             except BaseException:
-                txn.abort()
+                store.abort(txn)
                 raise
             self._commit(txn)
+            store.committed(changed=stamp is not None)
+            self._currency.committed(stamp)
             if tip is not None:
                 self._journal.committed(writing.first, writing.entries)
                 self._tip = tip

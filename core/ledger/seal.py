@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -24,6 +24,19 @@ _U16 = struct.Struct(">H")
 _BLINDED_MAX: Final = 16_384
 # And so do the rows behind them. What the same bytes at the same place open to does not change.
 _OPENED_MAX: Final = 4096
+
+
+class RowOpener(Protocol):
+    """What rows are read with: a sealer, or what looks at them besides."""
+
+    @property
+    def open_row(self) -> Callable[[int, bytes, bytes], bytes]: ...
+
+    @property
+    def open(self) -> Callable[[int, bytes, bytes], bytes]: ...
+
+    @property
+    def blind(self) -> Callable[[str, bytes], bytes]: ...
 
 
 class Sealer:

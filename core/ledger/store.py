@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Final, cast
 
 import lmdb
 
-from core.errors import LedgerBusy, LedgerInUse, LedgerStopped
-from core.ledger.environment import READERS_MAX, explain, open_environment
+from core.errors import LedgerBusy, LedgerCorrupt, LedgerInUse, LedgerStopped
+from core.ledger.environment import READERS_MAX, explain, foreign, open_environment
 
 # A page of `Store.pages`: so many values, or so many bytes of them, are read in one snapshot.
 _PAGE_VALUES_MAX: Final = 64
@@ -50,6 +50,12 @@ class Store:
         self._env, self.handles = open_environment(path, map_gib)
         self._process = os.getpid()
         self._closed = False
+        # LMDB's number of the last transaction that was committed here, or before us; and of the newest
+        # that may be seen: that one, or the one that is being written.
+        self.transaction = int(self._env.info()["last_txnid"])
+        self._newest = self.transaction
+        # Told of it when another program is found to have written to the file.
+        self.on_foreign: Callable[[LedgerCorrupt], None] = lambda error: None
         # The thread that wrote last.
         self._writer = 0
         # When each open snapshot was begun, monotonic.
@@ -59,7 +65,8 @@ class Store:
     def snapshot(self) -> Iterator[lmdb.Transaction]:
         """A consistent view of the last commit.
 
-        LedgerBusy if too many are open, LedgerStopped if the ledger was closed.
+        LedgerBusy if too many are open, LedgerStopped if the ledger was closed, LedgerCorrupt if
+        another program wrote to it.
         """
         token = object()
         if len(self._begun) >= SNAPSHOTS_MAX and threading.get_ident() != self._writer:
@@ -69,20 +76,45 @@ class Store:
         try:
             with self._begin(write=False) as txn:
                 self._begun[token] = time.monotonic()
+                if txn.id() > self._newest:
+                    error = foreign(txn.id(), self.transaction)
+                    self.on_foreign(error)
+                    raise error
                 yield txn
         except lmdb.Error as error:
             raise self.explain(error) from error
         finally:
             self._begun.pop(token, None)
 
-    def begin_write(self) -> lmdb.Transaction:
-        """The one write transaction; waits for the one before. The caller commits or aborts."""
+    def begin_write(self, *, whoever: bool = False) -> lmdb.Transaction:
+        """The one write transaction; waits for the one before. The caller commits it and calls
+        `committed`, or calls `abort`. LedgerCorrupt if another program wrote to the ledger, unless
+        `whoever` did is the same.
+        """
         try:
             txn = self._begin(write=True)
-            self._writer = threading.get_ident()
-            return txn
         except lmdb.Error as error:
             raise self.explain(error) from error
+        # The file's own number too: who does not heed LMDB's lock does not raise the other.
+        found = max(int(self._env.info()["last_txnid"]), txn.id() - 1)
+        if found != self.transaction and not whoever:
+            txn.abort()
+            raise foreign(found, self.transaction)
+        self._writer = threading.get_ident()
+        self._newest = txn.id()
+        return txn
+
+    def committed(self, *, changed: bool) -> None:
+        """The write transaction was committed; `changed`: something was written in it."""
+        if changed:
+            self.transaction = self._newest
+        self._newest = self.transaction
+
+    def abort(self, txn: lmdb.Transaction) -> None:
+        """Nothing of it was written."""
+        # While the lock is held: what has this number next is not ours.
+        self._newest = self.transaction
+        txn.abort()
 
     def pages(self, number: int, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Key and value of a database that only grows at its end, from key `start` to what is the

@@ -15,7 +15,7 @@ import lmdb
 from google.protobuf.message import Message
 
 from core.ledger.changes import Changes, overlay
-from core.ledger.seal import Sealer
+from core.ledger.seal import RowOpener
 from core.store.v1 import personal_pb2 as personal
 from core.store.v1 import rows_pb2 as rows
 from jinku.type.v1.command_pb2 import CommandId
@@ -25,10 +25,13 @@ R = TypeVar("R", bound=Message)
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """A table: its number for ever, and its row's message."""
+    """A table: its number for ever, its row's message, and whether a row may change, or go, once it
+    was written.
+    """
 
     number: int
     row: type[R]
+    changes: bool = False
 
 
 REALM: Final = Table(1, rows.RealmRow)
@@ -36,20 +39,20 @@ SERVICES: Final = Table(2, rows.ServiceRow)
 INSTITUTIONS: Final = Table(3, rows.InstitutionRow)
 VAULTS: Final = Table(4, rows.VaultRow)
 PORTALS: Final = Table(5, rows.PortalRow)
-CONTAINERS: Final = Table(6, rows.ContainerRow)
-TAGS: Final = Table(7, rows.TagRow)
+CONTAINERS: Final = Table(6, rows.ContainerRow, changes=True)
+TAGS: Final = Table(7, rows.TagRow, changes=True)
 INDEX: Final = Table(8, rows.IndexRow)
 COMMANDS: Final = Table(9, rows.CommandRow)
 ALARMS: Final = Table(10, rows.AlarmRow)
 HISTORY: Final = Table(11, rows.HistoryRow)
-PASSAGES: Final = Table(12, rows.PassageRow)
-SEGMENTS: Final = Table(13, rows.SegmentRow)
-REFUSALS: Final = Table(14, rows.RefusalRow)
-READ_COUNTERS: Final = Table(15, rows.CountersRow)
-SUBJECTS: Final = Table(20, personal.SubjectRow)
-CONTACTS: Final = Table(21, personal.ContactRow)
-ERASURES: Final = Table(22, personal.ErasureRow)
-WRAPPING: Final = Table(23, personal.WrappingRow)
+PASSAGES: Final = Table(12, rows.PassageRow, changes=True)
+SEGMENTS: Final = Table(13, rows.SegmentRow, changes=True)
+REFUSALS: Final = Table(14, rows.RefusalRow, changes=True)
+READ_COUNTERS: Final = Table(15, rows.CountersRow, changes=True)
+SUBJECTS: Final = Table(20, personal.SubjectRow, changes=True)
+CONTACTS: Final = Table(21, personal.ContactRow, changes=True)
+ERASURES: Final = Table(22, personal.ErasureRow, changes=True)
+WRAPPING: Final = Table(23, personal.WrappingRow, changes=True)
 
 TABLES: Final[tuple[Table[Message], ...]] = (
     REALM, SERVICES, INSTITUTIONS, VAULTS, PORTALS, CONTAINERS,
@@ -61,11 +64,12 @@ REALM_KEY: Final = bytes(16)
 
 # What lies beside the journal is committed with its entries, but no function of it; a replay does not
 # make it. Personal values and the keys to them, so that they can be erased; what no entry counts yet.
-SUBJECT_KEYS: Final = Table(40, personal.SubjectKeyRow)
-PERSONAL_VALUES: Final = Table(41, personal.PersonalValueRow)
-SUPPRESSED: Final = Table(42, rows.SuppressedRow)
+SUBJECT_KEYS: Final = Table(40, personal.SubjectKeyRow, changes=True)
+PERSONAL_VALUES: Final = Table(41, personal.PersonalValueRow, changes=True)
+SUPPRESSED: Final = Table(42, rows.SuppressedRow, changes=True)
 BESIDE: Final[tuple[Table[Message], ...]] = (SUBJECT_KEYS, PERSONAL_VALUES, SUPPRESSED)  # type: ignore[assignment]
 _BESIDE_NUMBERS: Final = frozenset(table.number for table in BESIDE)
+CHANGING: Final = frozenset(table.number for table in TABLES + BESIDE if table.changes)
 
 
 class IndexKind(StrEnum):
@@ -115,7 +119,7 @@ class State:
         self,
         txn: lmdb.Transaction,
         handles: dict[int, lmdb._Database],
-        sealer: Sealer,
+        sealer: RowOpener,
         changes: Changes | None = None,
     ) -> None:
         """`changes` wait for the transaction's end; they may grow."""

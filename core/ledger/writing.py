@@ -15,6 +15,7 @@ from core.ledger.port import Entry, Limits
 from core.ledger.seal import Sealer
 from core.ledger.store import Handles
 from core.ledger.tables import State, WritableState
+from core.ledger.versions import Versions
 
 
 class Writing:
@@ -28,18 +29,25 @@ class Writing:
         journal: Journal,
         frontier: Frontier,
         limits: Limits,
+        versions: Versions | None,
     ) -> None:
+        """`versions`: which rows are current ones; None where that is not known."""
         self._txn = txn
         self._handles = handles
         self._sealer = sealer
         self._journal = journal
         self._limits = limits
         self._changes = Changes()
-        self.state = State(txn, handles, sealer, self._changes)
-        self.tables = WritableState(txn, handles, sealer, self._changes)
+        self._versions = versions
+        opener = sealer if versions is None else versions.writing
+        self.state = State(txn, handles, opener, self._changes)
+        self.tables = WritableState(txn, handles, opener, self._changes)
         self.frontier = frontier
         self.first = frontier.size
         self.entries: list[Entry] = []
+        # By `finish`: numbers of the tables that changed, and the marks that went and came.
+        self.changed: list[int] = []
+        self.removed = self.added = b""
 
     @property
     def next_index(self) -> int:
@@ -69,11 +77,17 @@ class Writing:
         """Write the rows that changed, what was appended and the checkpoint over it, and give that;
         None if nothing was appended.
 
-        Durable when the transaction commits.
+        Durable when the transaction commits. LedgerCorrupt if a row that changed is not the current
+        version of itself.
         """
         txn, handles = self._txn, self._handles
         for change in self._changes.sealed(self._sealer):
+            if self._versions is not None:
+                removed, added = self._versions.turnover(txn, change)
+                self.removed += removed
+                self.added += added
             change.write(txn, handles[change.number])
+            self.changed.append(change.number)
         if not self.entries:
             return None
         packed = layout.pack_entries(self.entries)

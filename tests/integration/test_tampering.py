@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import pytest
 
+import put_back
+import wrong_jinkud
+from core.keys import RealmKeys
 from core.ledger import layout
+from core.ledger.ledger import Ledger
 from core.ledger.tables import CONTAINERS, TABLES, TAGS
 from jinku.commands import CommandIds
 from jinku.demo.service import Service
-from jinku.errors import CallFailed, require_accepted
+from jinku.errors import CallFailed, ServiceUnavailable, require_accepted
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.entry_pb2 import Outcome as EntryOutcome
 from jinku.ledger import LedgerClient
@@ -45,7 +48,8 @@ from served_realm import serve
 pytestmark = pytest.mark.timeout(180)
 JOURNAL, NODES, CHECKPOINTS = layout.JOURNAL, layout.NODES, layout.CHECKPOINTS
 BOXES = 6
-Change = Callable[[lmdb.Transaction, lmdb._Database], object]
+TRUST_DOMAIN = "demonstration.jinku.example"
+Change = put_back.Change
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Bank:
     receipts: list[bytes]
     labels: list[str]
     tag_ids: list[bytes]
+    identities: list[bytes]
     # The data before the first box's tag was frozen.
     older: Path
 
@@ -88,7 +93,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
         target = realm.service.target
     return Bank(
         root / "realm", target, answer.verifier_key, answer.checkpoint, receipts,
-        [label for label, _ in boxes], tags, root / "older",
+        [label for label, _ in boxes], tags, [identity for _, identity in boxes], root / "older",
     )  # fmt: skip
 
 
@@ -126,20 +131,35 @@ def registrar(service: Service) -> Iterator[RegistryClient]:
 
 def rows(directory: Path, number: int) -> dict[bytes, bytes]:
     """As a plain LMDB tool reads them."""
-    with (
-        lmdb.open(str(directory), readonly=True, lock=False, max_dbs=128) as env,
-        env.begin() as txn,
-    ):
-        handle = env.open_db(b"%d" % number, txn, create=False)
-        return {bytes(key): bytes(value) for key, value in txn.cursor(db=handle)}
+    return put_back.rows(directory, number)
 
 
-def edit(directory: Path, number: int, change: Change) -> None:
+def edit(directory: Path, number: int, change: put_back.Change) -> None:
     """As a plain LMDB tool edits them."""
-    with lmdb.open(str(directory / "data" / "ledger"), max_dbs=128) as env:
-        handle = env.open_db(b"%d" % number)
-        with env.begin(write=True) as txn:
-            change(txn, handle)
+    put_back.edit(directory / "data" / "ledger", number, change)
+
+
+def overwrite(directory: Path, stored: bytes, other: bytes) -> None:
+    """Byte by byte in the file: LMDB knows nothing of it."""
+    put_back.overwrite(directory / "data" / "ledger", stored, other)
+
+
+def cut_clean(directory: Path, last: int) -> None:
+    """Entry `last` with its checkpoint and its nodes, as if it had never been."""
+    gone, end = layout.index_key(last), layout.index_key(last + 1)
+    edit(directory, JOURNAL, lambda txn, db: txn.delete(gone, db=db))
+    edit(directory, CHECKPOINTS, lambda txn, db: txn.delete(end, db=db))
+    cut_nodes(directory, last)
+
+
+def cut_nodes(directory: Path, last: int) -> None:
+    level = 0
+    while True:
+        node = layout.node_key(level, last >> level)
+        edit(directory, NODES, lambda txn, db, node=node: txn.delete(node, db=db))
+        if not last >> level & 1:
+            return
+        level += 1
 
 
 def fsck(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -177,13 +197,7 @@ def test_one_entry_touched_is_named(bank: Bank, copy: Path, how: str) -> None:
         named = f"of {last} entries: some were cut off"
     if how == "cut clean":
         # The nodes too, as far as they are of that entry: the tables still know it.
-        level = 0
-        while True:
-            node = layout.node_key(level, last >> level)
-            edit(copy, NODES, lambda txn, db, node=node: txn.delete(node, db=db))
-            if not last >> level & 1:
-                break
-            level += 1
+        cut_nodes(copy, last)
         named = f"row {bank.tag_ids[0].hex()}, first made by entry 5: is not what the journal makes"
     found = fsck(copy)
     assert (found.returncode, named in found.stderr) == (1, True), found.stderr
@@ -227,8 +241,9 @@ def test_a_touched_entry_is_never_answered(bank: Bank, copy: Path) -> None:
     at = bank.size // 2
     journal = rows(copy / "data" / "ledger", JOURNAL)
     key, after = layout.index_key(at), layout.index_key(at + 1)
-    edit(copy, JOURNAL, lambda txn, db: txn.put(key, flipped(journal[key]), db=db))
-    edit(copy, JOURNAL, lambda txn, db: txn.put(after, journal[layout.index_key(3)], db=db))
+    overwrite(copy, journal[key], flipped(journal[key]))
+    # The entry of another box, of the same kind.
+    overwrite(copy, journal[after], journal[layout.index_key(at - 1)])
     with served(bank, copy) as service, service.connect("service", "auditor").open() as channel:
         ledger = LedgerClient(channel)
         for index, receipt in enumerate(bank.receipts):
@@ -279,29 +294,162 @@ def test_a_row_edited_with_a_tool_is_named(bank: Bank, copy: Path, how: str) -> 
 
 
 @pytest.mark.req("APP-02", "APP-03")
+@pytest.mark.parametrize("how", ["older", "deleted", "written again", "cut clean", "in no table"])
+def test_a_file_that_a_tool_wrote_to_is_not_served(bank: Bank, copy: Path, how: str) -> None:
+    """Whatever it wrote. `fsck` says what, or that nothing is wrong."""
+    first, second = bank.tag_ids[:2]
+    older = rows(bank.older / "ledger", TAGS.number)[first]
+    named = "is not what the journal makes of it: state differs"
+    if how == "older":
+        edit(copy, TAGS.number, lambda txn, db: txn.put(first, older, db=db))
+    elif how == "deleted":
+        edit(copy, TAGS.number, lambda txn, db: txn.delete(second, db=db))
+        named = f"table 7 (Tag), row {second.hex()}, "
+    elif how == "written again":
+        edit(copy, TAGS.number, lambda txn, db: txn.put(second, txn.get(second, db=db), db=db))
+        named = ""
+    elif how == "in no table":
+        edit(copy, 999, lambda txn, db: txn.put(b"key", b"value", db=db))
+        named = ""
+    else:
+        cut_clean(copy, bank.size - 1)
+        named = "is not what the journal makes"
+    config = str(copy / "jinku.toml")
+    refused = run_jinkud("serve", "--config", config)
+    assert refused.returncode == 1
+    assert "run `jinkud fsck`" in refused.stderr
+    found = fsck(copy)
+    if named:
+        assert (found.returncode, named in found.stderr) == (1, True), found.stderr
+        assert run_jinkud("serve", "--config", config).returncode == 1
+        return
+    # Proved from the first entry on, it is what this service wrote again.
+    assert found.returncode == 0, found.stderr
+    assert "by another program" in found.stdout
+    with served(bank, copy) as service, registrar(service) as registry:
+        assert find(registry, bank.labels[0]).tags[0].state == TagState.TAG_STATE_FROZEN
+
+
+@pytest.mark.req("APP-02", "APP-03")
 def test_an_edited_row_is_never_answered(bank: Bank, copy: Path) -> None:
-    """Each of these boxes has another thing wrong with it; the last is as it was."""
-    tags = rows(copy / "data" / "ledger", TAGS.number)
+    """Each of these boxes has another thing wrong with it, byte by byte; the last is as it was."""
     with served(bank, copy) as service, registrar(service) as registry:
         containers = [find(registry, label).container_id for label in bank.labels]
     stored = rows(copy / "data" / "ledger", CONTAINERS.number)
-
-    def spoil(txn: lmdb.Transaction, db: lmdb._Database) -> None:
-        txn.put(containers[1], flipped(stored[containers[1]]), db=db)
-        txn.put(containers[2], stored[containers[0]], db=db)
-
-    # What the service keeps to start quickly is made from the tables.
-    for path in (copy / "data").glob("tag-index*"):
-        path.unlink()
-    edit(copy, CONTAINERS.number, spoil)
-    edit(copy, TAGS.number, lambda txn, db: txn.delete(bank.tag_ids[3], db=db))
+    overwrite(copy, stored[containers[1]], flipped(stored[containers[1]]))
+    overwrite(copy, stored[containers[2]], stored[containers[0]])
     with served(bank, copy) as service, registrar(service) as registry:
-        for label in bank.labels[1:4]:
+        for label in bank.labels[1:3]:
             with pytest.raises(CallFailed, match="INTERNAL"):
                 find(registry, label)
         assert find(registry, bank.labels[0]).tags[0].state == TagState.TAG_STATE_FROZEN
         assert find(registry, bank.labels[4]).tags[0].tag_id == bank.tag_ids[4]
-    assert set(tags) >= set(bank.tag_ids)
+
+
+@pytest.mark.req("APP-02", "APP-03")
+def test_an_older_row_put_back_is_never_answered(bank: Bank, copy: Path) -> None:
+    """Byte by byte, under the service that runs: what it opened was sound, and LMDB reads the file."""
+    frozen = bank.tag_ids[0]
+    now = rows(copy / "data" / "ledger", TAGS.number)[frozen]
+    older = rows(bank.older / "ledger", TAGS.number)[frozen]
+    with served(bank, copy) as service, registrar(service) as registry:
+        assert find(registry, bank.labels[0]).tags[0].state == TagState.TAG_STATE_FROZEN
+        overwrite(copy, now, older)
+        for _ in range(3):
+            with pytest.raises(CallFailed, match="INTERNAL"):
+                find(registry, bank.labels[0])
+        # Nobody freezes or unfreezes it on the strength of what stands there.
+        request = UnfreezeTagRequest(identity=bank.identities[0], note="found")
+        with pytest.raises(CallFailed, match="INTERNAL"):
+            registry.unfreeze_tag(request)
+        assert find(registry, bank.labels[1]).tags[0].state == TagState.TAG_STATE_ACTIVE
+        assert service.is_running()
+    found = fsck(copy)
+    assert "is not what the journal makes of it: state differs" in found.stderr
+    # The tag index is made of every row of the tags.
+    refused = run_jinkud("serve", "--config", str(copy / "jinku.toml"))
+    assert refused.returncode == 1
+    assert f"row {frozen.hex()}: is an older version, put back" in refused.stderr
+
+
+def test_a_service_that_believes_its_rows_answers_the_older_one(bank: Bank, copy: Path) -> None:
+    """What the test before would find: without the marks nothing else tells the two apart."""
+    frozen = bank.tag_ids[0]
+    now = rows(copy / "data" / "ledger", TAGS.number)[frozen]
+    service = Believing(copy)
+    service.target = bank.target
+    service.start()
+    try:
+        with registrar(service) as registry:
+            overwrite(copy, now, rows(bank.older / "ledger", TAGS.number)[frozen])
+            assert find(registry, bank.labels[0]).tags[0].state == TagState.TAG_STATE_ACTIVE
+    finally:
+        service.stop()
+
+
+class Believing(Service):
+    """`jinkud` without the marks of current rows."""
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, wrong_jinkud.__file__, "believe_rows", "serve"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", str(self.config)], stdout=log, stderr=log
+            )
+        return self.process
+
+
+@pytest.mark.req("APP-02")
+def test_a_write_beside_the_running_service_stops_it(bank: Bank, copy: Path) -> None:
+    frozen = bank.tag_ids[0]
+    older = rows(bank.older / "ledger", TAGS.number)[frozen]
+    with served(bank, copy) as service, registrar(service) as registry:
+        request = UnfreezeTagRequest(identity=bank.identities[0], note="found")
+        put_back.put_beside(copy / "data" / "ledger", TAGS.number, frozen, older)
+        with pytest.raises(CallFailed):
+            registry.unfreeze_tag(request)
+        with pytest.raises(ServiceUnavailable):
+            find(registry, bank.labels[0])
+        assert service.process is not None
+        assert service.process.wait(20) == 70
+        assert "LedgerCorrupt" in service.tail()
+    assert fsck(copy).returncode == 1
+
+
+@pytest.mark.req("APP-02")
+@pytest.mark.parametrize("how", ["deleted", "older", "flipped"])
+def test_without_its_marks_a_ledger_is_verified_before_it_is_served(
+    bank: Bank, copy: Path, how: str
+) -> None:
+    """The file beside it that says which rows are the current ones."""
+    marks = copy / "data" / "ledger" / "marks"
+    ledger = Ledger(marks.parent, RealmKeys.load(copy / "keys"), 1, TRUST_DOMAIN, map_gib=64)
+    with ledger.read() as state:
+        tag = state.get(TAGS, bank.tag_ids[1])
+    ledger.save_marks()
+    older = marks.read_bytes()
+    ledger.close()
+    for _ in range(2):
+        with served(bank, copy) as service, registrar(service) as registry:
+            for request in (FreezeTagRequest, UnfreezeTagRequest):
+                outcome = request(identity=bank.identities[1], note="seen")
+                call = registry.freeze_tag if request is FreezeTagRequest else registry.unfreeze_tag
+                require_accepted(call(outcome).outcome)
+        ledger = Ledger(marks.parent, RealmKeys.load(copy / "keys"), 1, TRUST_DOMAIN, map_gib=64)
+        assert ledger.doubt == ""
+        ledger.save_marks()
+        ledger.close()
+    if how == "deleted":
+        marks.unlink()
+    else:
+        marks.write_bytes(older if how == "older" else flipped(marks.read_bytes()))
+    with served(bank, copy) as service, registrar(service) as registry:
+        said = service.tail()
+        assert "verifying the whole ledger first" in said
+        assert "ledger verified" in said
+        assert find(registry, bank.labels[1]).tags[0].state == tag.state
+    with served(bank, copy) as service:
+        assert service.tail().count("verifying the whole ledger first") == 1
 
 
 @pytest.mark.req("APP-02")

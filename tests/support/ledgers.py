@@ -37,11 +37,10 @@ def found(directory: Path) -> RealmKeys:
     return keys
 
 
-def reopen(directory: Path) -> Ledger:
-    """Open the ledger that `found` made."""
-    return Ledger(
-        directory / "ledger", RealmKeys.load(directory / "keys"), REALM, TRUST_DOMAIN, map_gib=1
-    )
+def reopen(directory: Path, *, as_found: bool = False) -> Ledger:
+    """Open the ledger that `found` made; `as_found`: also where somebody edited its file."""
+    keys = RealmKeys.load(directory / "keys")
+    return Ledger(directory / "ledger", keys, REALM, TRUST_DOMAIN, map_gib=1, as_found=as_found)
 
 
 def command(request: Message, *, epoch: int = 1, sequence: int | None = None) -> Command:

@@ -96,10 +96,15 @@ class Persons:
         settings: PersonalSettings = AT_ONCE,
         clock: Clock = system_clock,
         steady: Clock | None = None,
+        *,
+        as_found: bool = False,
     ) -> None:
+        """`as_found`: also where somebody edited the files, for what is under the rows."""
         realm_keys = RealmKeys.load(directory / "keys")
         self.epoch = time.time_ns()
-        self.ledger = Ledger(directory / "ledger", realm_keys, REALM, TRUST_DOMAIN, map_gib=1)
+        self.ledger = Ledger(
+            directory / "ledger", realm_keys, REALM, TRUST_DOMAIN, map_gib=1, as_found=as_found
+        )
         try:
             self.keys = WrappingKeys.open(directory / "keys", REALM, self.taken())
         except BaseException:

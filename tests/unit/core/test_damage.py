@@ -53,7 +53,8 @@ def copy(sound: Path, tmp_path: Path) -> Path:
 
 def open_probed(directory: Path) -> Ledger:
     keys = RealmKeys.load(directory / "keys")
-    return Ledger(directory / "ledger", keys, REALM, TRUST_DOMAIN, map_gib=1, probed=True)
+    path = directory / "ledger"
+    return Ledger(path, keys, REALM, TRUST_DOMAIN, map_gib=1, probed=True, as_found=True)
 
 
 def rows(directory: Path, number: int) -> list[tuple[bytes, bytes]]:
@@ -120,7 +121,7 @@ def test_two_rows_that_changed_places_are_named(copy: Path, number: int) -> None
 def test_a_moved_row_is_never_answered(copy: Path) -> None:
     (first, _), (_, other) = rows(copy, TAGS.number)[:2]
     edit(copy, TAGS.number, lambda txn, db: txn.put(first, other, db=db))
-    ledger = reopen(copy)
+    ledger = reopen(copy, as_found=True)
     with pytest.raises(LedgerCorrupt), ledger.read() as state:
         state.get(TAGS, first)
     ledger.close()
@@ -147,7 +148,7 @@ def test_an_older_value_put_back_is_named(copy: Path) -> None:
 def test_a_missing_entry_is_named_where_it_is_read(copy: Path) -> None:
     edit(copy, JOURNAL, lambda txn, db: txn.delete(layout.index_key(5), db=db))
     edit(copy, CHECKPOINTS, lambda txn, db: txn.delete(layout.index_key(5), db=db))
-    ledger = reopen(copy)
+    ledger = reopen(copy, as_found=True)
     assert ledger.entry(4)
     with pytest.raises(LedgerCorrupt, match="entry 5"):
         ledger.entry(5)

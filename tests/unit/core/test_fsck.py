@@ -74,7 +74,7 @@ def writing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def check(directory: Path, **options: bool) -> Report:
-    ledger = reopen(directory)
+    ledger = reopen(directory, as_found=True)
     try:
         return fsck(ledger, **options)
     finally:

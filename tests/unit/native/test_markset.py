@@ -85,11 +85,13 @@ def test_a_million_marks_are_put_in_quickly() -> None:
     assert marks.memory_bytes < 12_000_000
 
 
-@pytest.mark.parametrize("wrong", [b"1234567", bytearray(8), memoryview(bytes(8)), None, 5, "12345678"])
+@pytest.mark.parametrize(
+    "wrong", [b"1234567", bytearray(8), memoryview(bytes(8)), None, 5, "12345678"]
+)
 def test_what_is_no_mark_is_refused(wrong: object) -> None:
     marks = MarkSet()
     for call in (marks.add, marks.remove, marks.first_missing, marks.__contains__):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="expected bytes"):
             call(wrong)  # type: ignore[arg-type]
 
 

@@ -337,7 +337,7 @@ def two_contacts(realm: Path) -> tuple[bytes, bytes]:
 
 def finding(realm: Path, subject_id: bytes) -> str:
     """What reading this person's values ends in, and that verifying ends in the same."""
-    with opened(realm) as persons:
+    with opened(realm, as_found=True) as persons:
         with pytest.raises(LedgerCorrupt) as read:
             persons.read(subject_id)
         with pytest.raises(LedgerCorrupt) as verified:
@@ -378,7 +378,7 @@ def test_missing_rows_are_named(realm: Path) -> None:
     files.put(VALUES, files.keys_of(VALUES, first)[1], None)
     assert finding(realm, first).startswith("personal value 2 of")
     files.put(KEYS, first, None)
-    with opened(realm) as persons:
+    with opened(realm, as_found=True) as persons:
         assert persons.refuse(ReadContactRequest(contact_id=first, purpose=1)) == [
             "SUBJECT_KEY_MISSING"
         ]
@@ -390,7 +390,7 @@ def test_rows_of_nobody_are_named(realm: Path) -> None:
     first, _ = two_contacts(realm)
     files = Files(realm, resealed=True)
     files.put(KEYS, NOBODY, files.get(KEYS, first))
-    with opened(realm) as persons:
+    with opened(realm, as_found=True) as persons:
         assert persons.texts(first)
         with pytest.raises(LedgerCorrupt, match="3 rows, and the journal knows of 2"):
             verify_personal(persons.ledger, persons.keys)
@@ -412,7 +412,7 @@ def test_what_is_put_back_after_an_erasure_is_not_answered(
     files = Files(realm)
     for key, value in rows.items():
         files.put(number, key, value)
-    with opened(realm) as persons:
+    with opened(realm, as_found=True) as persons:
         assert not persons.read(first).values
         assert persons.refused == ["SUBJECT_ERASED"]
         with pytest.raises(LedgerCorrupt, match="is there, and was erased"):
