@@ -25,9 +25,10 @@ from core.sealed_parts import SnapshotUnusable
 # In the ledger's directory.
 MARKS: Final = "marks"
 # A snapshot is worth its writing when a start would have to follow so many commits: some hundredths of
-# a second of it at an orderly end, some tenths else.
+# a second of it at an orderly end, some tenths else. One more for so many rows, which it has to write.
 _BEHIND_MIN: Final = 1_024
-_BEHIND_MAX: Final = 32_768
+_BEHIND_MAX: Final = 8_192
+_ROWS_PER_COMMIT: Final = 256
 
 
 class Currency:
@@ -184,8 +185,11 @@ class Currency:
 
     def is_due(self, ending: bool) -> bool:
         """Whether a start would follow so many commits that a snapshot is worth writing now."""
-        behind = self._last.position - self._saved if self._last is not None else 0
-        return not self.doubt and behind >= (_BEHIND_MIN if ending else _BEHIND_MAX)
+        if self.doubt or self.versions is None or self._last is None:
+            return False
+        behind = self._last.position - self._saved
+        bound = max(_BEHIND_MAX, len(self.versions) // _ROWS_PER_COMMIT)
+        return behind >= (_BEHIND_MIN if ending else bound)
 
     def copy(self) -> tuple[Stamp, bytes] | None:
         """What `save` writes, of one commit: while nobody writes."""

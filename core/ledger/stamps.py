@@ -61,7 +61,9 @@ class Stamp:
             self.transaction, self.size, self.root, self.previous, len(self.counts),
             len(self.removed),
         )  # fmt: skip
-        counts = struct.pack(f">{'HQ' * len(self.counts)}", *chain.from_iterable(self.counts.items()))
+        counts = struct.pack(
+            f">{'HQ' * len(self.counts)}", *chain.from_iterable(self.counts.items())
+        )
         return b"".join((head, counts, self.removed, self.added))
 
     @classmethod
