@@ -82,6 +82,9 @@ class Writing:
         """
         txn, handles = self._txn, self._handles
         for change in self._changes.sealed(self._sealer):
+            if not change.keys:
+                # Only looked at.
+                continue
             if self._versions is not None:
                 removed, added = self._versions.turnover(txn, change)
                 self.removed += removed
