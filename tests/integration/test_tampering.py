@@ -408,7 +408,8 @@ def test_a_write_beside_the_running_service_stops_it(bank: Bank, copy: Path) -> 
         put_back.put_beside(copy / "data" / "ledger", TAGS.number, frozen, older)
         with pytest.raises(CallFailed):
             registry.unfreeze_tag(request)
-        with pytest.raises(ServiceUnavailable):
+        # Refused, or cut by the end of the process.
+        with pytest.raises((CallFailed, ServiceUnavailable)):
             find(registry, bank.labels[0])
         assert service.process is not None
         assert service.process.wait(20) == 70
