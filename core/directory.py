@@ -24,7 +24,8 @@ from core.snapshot import SEGMENT_TAGS, Head, SnapshotFile, Tags, tags_of
 from core.store.v1.rows_pb2 import TagRow
 from jinku.event.v1.event_pb2 import Events
 
-_GROWTH: Final = 4096
+# Tags that there is room for at first.
+_ROOM_MIN: Final = 4096
 _IDENTITY_SIZE: Final = 16
 # Rows of the table that are turned into columns at a time.
 _PART_ROWS: Final = 16_384
@@ -72,7 +73,10 @@ class TagDirectory:
         self._followed = ledger.size
         # The same of the snapshot; None: there is none to start from.
         self._saved: int | None = None
-        self.index, self._tag_ids = self._room()
+        self.index = self._room()
+        # By number, in parts of a segment each: room for more moves none, and takes little more
+        # than they need.
+        self._tag_ids: list[npt.NDArray[np.uint8]] = []
         self.filled = self._fill(progress)
         self.index.put_all([], self._followed)
 
@@ -87,7 +91,7 @@ class TagDirectory:
 
     def tag_id(self, number: int) -> bytes:
         """The 16-byte id of the tag with this number in the index."""
-        return bytes(self._tag_ids[number])
+        return bytes(self._tag_ids[number // SEGMENT_TAGS][number % SEGMENT_TAGS])
 
     # -- following the journal -------------------------------------------------------------------
 
@@ -121,30 +125,28 @@ class TagDirectory:
             number = count if known is None else known.number
             count += known is None
             self._make_room(number + 1)
-            self._tag_ids[number] = np.frombuffer(tag_id, np.uint8)
+            part = self._tag_ids[number // SEGMENT_TAGS]
+            part[number % SEGMENT_TAGS] = np.frombuffer(tag_id, np.uint8)
             tags.append((row.identity, row.scheme, row.state, key))
         self.index.put_all(tags, followed)
 
     def _make_room(self, count: int) -> None:
         """For the ids of so many tags."""
-        if count > len(self._tag_ids):
-            grown = np.zeros((max(count, 2 * len(self._tag_ids)), ID_SIZE), np.uint8)
-            grown[: len(self._tag_ids)] = self._tag_ids
-            self._tag_ids = grown
+        while count > len(self._tag_ids) * SEGMENT_TAGS:
+            self._tag_ids.append(np.zeros((SEGMENT_TAGS, ID_SIZE), np.uint8))
 
     # -- the start -------------------------------------------------------------------------------
 
-    def _room(self) -> tuple[TagIndex, npt.NDArray[np.uint8]]:
-        """An empty index and ids, with room for the tags that there are and some more."""
+    def _room(self) -> TagIndex:
+        """An empty index, with room for the tags that there are and some more."""
         count = self._ledger.count(TAGS.number)
-        room = max(count + count // 8, _GROWTH)
-        return TagIndex(room), np.zeros((room, ID_SIZE), np.uint8)
+        return TagIndex(max(count + count // 8, _ROOM_MIN))
 
     def _fill(self, progress: Progress) -> Filled:
         try:
             return Filled("", self._load())
         except SnapshotUnusable as unusable:
-            self.index, self._tag_ids = self._room()
+            self.index, self._tag_ids = self._room(), []
             self._rebuild(progress)
             return Filled(str(unusable))
 
@@ -229,7 +231,10 @@ class TagDirectory:
                 tags.schemes[rows], tags.states[rows], tags.keys[rows],
             )  # fmt: skip
             self._make_room(int(numbers.max()) + 1)
-            self._tag_ids[numbers] = tags.ids[rows]
+            parts, within = np.divmod(numbers, SEGMENT_TAGS)
+            for part in np.unique(parts).tolist():
+                there = parts == part
+                self._tag_ids[part][within[there]] = tags.ids[rows[there]]
 
     # -- the snapshot ----------------------------------------------------------------------------
 
@@ -261,8 +266,9 @@ class TagDirectory:
         self._saved = followed
 
     def _copy(self, first: int, count: int) -> Tags:
+        """One segment."""
         identities, *columns = self.index.copy(first, count)
-        return Tags(identities, self._tag_ids[first : first + count].copy(), *columns)
+        return Tags(identities, self._tag_ids[first // SEGMENT_TAGS][:count].copy(), *columns)
 
 
 def _touched(events: Events) -> dict[bytes, None]:

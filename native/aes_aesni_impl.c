@@ -373,6 +373,7 @@ INLINE void cmac_rows(const uint8_t *keys, int words, const uint8_t *messages, s
         memcpy(macs, mac, AES_BLOCK);
     }
     cpu_wipe(key, sizeof key);
+    cpu_wipe(mac, sizeof mac);
     cpu_wipe(k, sizeof k);
 }
 

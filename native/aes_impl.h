@@ -4,8 +4,8 @@
  *
  * All kernels return bit-identical results. None keeps a key schedule between calls: with another
  * key per block, expanding in registers is cheaper than fetching schedules from memory. No kernel
- * has a look-up or a branch that depends on a key or on data. Round keys on the stack are wiped
- * once per call.
+ * has a look-up or a branch that depends on a key or on data. Kernels leave round keys on the stack
+ * and in registers: who calls one calls cpu_forget(AES_STACK + its own frame) afterwards, once.
  *
  * Contract of every function: `n` may be any number, 0 included; arrays are packed, row after row,
  * without alignment; outputs may be the same array as an input of equal row width, but must not
@@ -26,6 +26,7 @@ enum {
     AES_ROUND_KEYS_MAX = 15, /* of AES-256 */
     AES_KEY_MAX = 32,
     AES_PORTABLE_LANES = 16,
+    AES_STACK = 16 << 10, /* more than any kernel takes of it */
 };
 
 /* One key for many blocks, expanded for every kernel. Holds secrets: the owner wipes it. */

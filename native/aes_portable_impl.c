@@ -468,7 +468,8 @@ static void portable_cbc_two(const struct aes_master *master, const uint8_t *blo
     cpu_wipe(&w, sizeof w);
 }
 
-void aes_master_init(struct aes_master *master, const uint8_t *key, size_t key_size)
+static CPU_OUT_OF_LINE void master_init(struct aes_master *master, const uint8_t *key,
+                                        size_t key_size)
 {
     struct workspace w;
     uint8_t keys[LANES * AES_KEY_MAX];
@@ -495,6 +496,12 @@ void aes_master_init(struct aes_master *master, const uint8_t *key, size_t key_s
     unpack(w.s, w.bytes);
     memcpy(master->k2, w.bytes, AES_BLOCK);
     cpu_wipe(&w, sizeof w);
+}
+
+void aes_master_init(struct aes_master *master, const uint8_t *key, size_t key_size)
+{
+    master_init(master, key, key_size);
+    cpu_forget(AES_STACK);
 }
 
 const struct aes_kernel aes_portable = {

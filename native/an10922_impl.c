@@ -37,8 +37,8 @@ static void derive_one_constant(const struct aes_kernel *aes, const struct aes_m
     cpu_wipe(padded, sizeof padded);
 }
 
-void an10922_derive_many(int kernel, const struct aes_master *master, const uint8_t *inputs,
-                         size_t size, uint8_t *keys, size_t n)
+static CPU_OUT_OF_LINE void derive(int kernel, const struct aes_master *master,
+                                   const uint8_t *inputs, size_t size, uint8_t *keys, size_t n)
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     const size_t key_size = aes_key_size_of(master);
@@ -67,4 +67,11 @@ void an10922_derive_many(int kernel, const struct aes_master *master, const uint
         keys += m * key_size;
     }
     cpu_wipe(parts, sizeof parts);
+}
+
+void an10922_derive_many(int kernel, const struct aes_master *master, const uint8_t *inputs,
+                         size_t size, uint8_t *keys, size_t n)
+{
+    derive(kernel, master, inputs, size, keys, n);
+    cpu_forget(AES_STACK + CHUNK * (AN10922_PADDED + 2 * AES_BLOCK));
 }

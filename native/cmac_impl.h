@@ -28,7 +28,7 @@ void cmac_many(int kernel, const uint8_t *keys, size_t key_size, const uint8_t *
                size_t length, uint8_t *macs, size_t n);
 
 /* As cmac_many, with macs n*mac_size (CMAC_LEFT 4..16, CMAC_ODD 8) -> right n: 1 right, 0 wrong.
- * Compares in constant time; the right MACs never leave a buffer that is wiped. */
+ * Compares in constant time; the right MACs do not outlive the call. */
 void cmac_verify_many(int kernel, const uint8_t *keys, size_t key_size, const uint8_t *messages,
                       size_t length, const uint8_t *macs, size_t mac_size, int truncation,
                       uint8_t *right, size_t n);

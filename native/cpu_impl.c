@@ -54,3 +54,26 @@ void cpu_wipe(void *buffer, size_t size)
     /* The compiler must believe that somebody reads the zeros. */
     __asm__ __volatile__("" : : "r"(buffer) : "memory");
 }
+
+/* Those of the build's baseline; no kernel uses others. */
+static void wipe_vector_registers(void)
+{
+#if defined(__x86_64__)
+#define ZERO(n) "pxor %%xmm" #n ", %%xmm" #n "\n\t"
+    __asm__ __volatile__(ZERO(0) ZERO(1) ZERO(2) ZERO(3) ZERO(4) ZERO(5) ZERO(6) ZERO(7) ZERO(8)
+                             ZERO(9) ZERO(10) ZERO(11) ZERO(12) ZERO(13) ZERO(14) ZERO(15)
+                         :
+                         :
+                         : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+#undef ZERO
+#endif
+}
+
+CPU_OUT_OF_LINE void cpu_forget(size_t size)
+{
+    /* The stack grows towards lower addresses, so the array's end is next to the caller's frame. */
+    uint8_t dead[CPU_STACK_MAX];
+    wipe_vector_registers();
+    cpu_wipe(dead + sizeof dead - size, size);
+}

@@ -1,4 +1,4 @@
-/* Which kernels of AES and of SHA-256 this processor can run, and the two small tools every kernel
+/* Which kernels of AES and of SHA-256 this processor can run, and the small tools every kernel
  * needs: wiping and comparing secrets.
  *
  * All kernels return bit-identical results; they differ in speed only.
@@ -27,6 +27,14 @@ const char *cpu_sha256_kernel_name(int kernel);
 
 /* Overwrites size bytes with zeros; the compiler cannot remove it. */
 void cpu_wipe(void *buffer, size_t size);
+
+/* Wipes what calls that have returned left behind: the vector registers and the `size` bytes of
+ * stack below the caller, at most CPU_STACK_MAX. A compiler keeps copies of secrets wherever it
+ * likes in a frame, out of cpu_wipe's reach; so every public function that takes a key has its work
+ * done by one that is not inlined and calls this before it returns. */
+enum { CPU_STACK_MAX = 96 << 10 };
+void cpu_forget(size_t size);
+#define CPU_OUT_OF_LINE __attribute__((noinline))
 
 /* What is marked by this may be branched on from here: it was computed from secrets and tells of
  * them only what the caller is told anyway. Does nothing, except in the constant-time test, which

@@ -58,13 +58,14 @@ def leaf_hashes(packed, fields, *, kernel=None):
     cdef int k = choose_sha256(kernel)
     require(fields, "fields", np.uint64, (None, 2))
     cdef const uint8_t[::1] view = whole(packed)
-    cdef const uint64_t[:, ::1] rows = fields
-    cdef size_t size = view.shape[0], n = rows.shape[0]
+    cdef size_t size = view.shape[0], n = fields.shape[0]
     cdef bint fit
     if n % 2:
         raise ValueError(f"fields: expected two rows for each entry, got {n} rows")
     hashes = np.empty((n // 2, MERKLE_HASH), np.uint8)
     cdef uint8_t[:, ::1] out = hashes
+    # A copy: what was found to fit is what is used, whoever writes to `fields` meanwhile.
+    cdef const uint64_t[:, ::1] rows = fields.copy()
     with nogil:  # held meanwhile: the three buffers, through their views
         fit = merkle_fields_fit(<const merkle_field *>&rows[0, 0], n, size)
         if fit:

@@ -183,12 +183,23 @@ static void verify_tam2(const struct pipeline_batch *b, const struct aes_kernel 
     }
 }
 
+/* The counters that the MACs are taken over, from where they stand `at` in each message: what is
+ * read once is what was verified, whatever becomes of the evidence meanwhile. */
+static inline void keep_counters(const struct pipeline_batch *b, const struct work *w, size_t start,
+                                 size_t at)
+{
+    for (size_t t = 0; t < w->tags; t++)
+        b->advanced_counters[start + w->rows[t]] =
+            counter_of(b->scheme, w->in + t * AES_BLOCK + at);
+}
+
 static void verify_sun(const struct pipeline_batch *b, const struct aes_kernel *aes, struct work *w,
                        size_t start)
 {
     for (size_t t = 0; t < w->tags; t++)
         sun_vector(b->identities + (start + w->rows[t]) * SUN_UID,
                    b->evidence + (start + w->rows[t]) * SUN_EVIDENCE, w->in + t * AES_BLOCK);
+    keep_counters(b, w, start, AES_BLOCK - SUN_COUNTER);
     aes->cmac(w->keys, AES_BLOCK, w->in, AES_BLOCK, w->keys, w->tags);
     aes->cmac(w->keys, AES_BLOCK, w->in, 0, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++) {
@@ -209,6 +220,7 @@ static inline void verify_counter(const struct pipeline_batch *b, const struct a
         memcpy(w->in + t * AES_BLOCK, label, sizeof label);
         memcpy(w->in + t * AES_BLOCK + sizeof label, evidence, COUNTER_SIZE);
     }
+    keep_counters(b, w, start, sizeof label);
     aes->cmac(w->keys, AES_BLOCK, w->in, AES_BLOCK, w->out, w->tags);
     for (size_t t = 0; t < w->tags; t++) {
         const uint8_t *evidence = b->evidence + (start + w->rows[t]) * (COUNTER_SIZE + mac_size);
@@ -232,16 +244,16 @@ static inline uint8_t judge_evidence(const struct index_slot *slot, uint8_t outc
     return counts ? 0 : judge_state(slot);
 }
 
-/* Advances the counters of a whole batch in its turn and gives the verdicts that were left open. */
+/* Advances the counters of a whole batch in its turn and gives the verdicts that were left open.
+ * The counters were kept where those that advanced go, which are no more and come no sooner. */
 static void judge_counters(struct pipeline_batch *b)
 {
-    const size_t evidence_size = (size_t)pipeline_evidence_size(b->scheme, b->blocks);
     b->turn = index_turn_begin(b->index);
     for (size_t row = 0; row < b->n; row++) {
         if (b->verdicts[row])
             continue;
         struct index_slot *slot = index_slot_of(b->index, b->numbers[row]);
-        const uint32_t counter = counter_of(b->scheme, b->evidence + row * evidence_size);
+        const uint32_t counter = b->advanced_counters[row];
         if (index_advance(slot, counter)) {
             b->verdicts[row] = judge_state(slot);
             b->advanced_numbers[b->advanced] = slot->number;
@@ -313,7 +325,8 @@ static void probe(const struct pipeline_batch *b, struct work *w, size_t start)
                          w->probes[start / CHUNK % 2]);
 }
 
-int pipeline_verify(struct pipeline_batch *batch)
+/* Leaves everything secret where it was on the stack: its caller wipes that once. */
+static CPU_OUT_OF_LINE int verify(struct pipeline_batch *batch)
 {
     const struct arena_entry *entries;
     const int keys = arena_enter(batch->arena, &entries);
@@ -336,6 +349,14 @@ int pipeline_verify(struct pipeline_batch *batch)
         judge_counters(batch);
     index_leave(batch->index);
     arena_leave(batch->arena);
-    cpu_wipe(&w, sizeof w);
     return 0;
+}
+
+_Static_assert(AES_STACK + sizeof(struct work) <= CPU_STACK_MAX, "cpu_forget reaches that far");
+
+int pipeline_verify(struct pipeline_batch *batch)
+{
+    const int failed = verify(batch);
+    cpu_forget(AES_STACK + sizeof(struct work));
+    return failed;
 }

@@ -5,8 +5,8 @@
 
 enum { CHUNK = 64 };
 
-void sun_verify_many(int kernel, const uint8_t *keys, const uint8_t *uids, const uint8_t *evidence,
-                     uint8_t *right, size_t n)
+static CPU_OUT_OF_LINE void verify(int kernel, const uint8_t *keys, const uint8_t *uids,
+                                   const uint8_t *evidence, uint8_t *right, size_t n)
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     uint8_t vectors[CHUNK * AES_BLOCK], sessions[CHUNK * AES_BLOCK], macs[CHUNK * AES_BLOCK];
@@ -29,4 +29,11 @@ void sun_verify_many(int kernel, const uint8_t *keys, const uint8_t *uids, const
     cpu_wipe(sessions, sizeof sessions);
     cpu_wipe(macs, sizeof macs);
     cpu_wipe(odd, sizeof odd);
+}
+
+void sun_verify_many(int kernel, const uint8_t *keys, const uint8_t *uids, const uint8_t *evidence,
+                     uint8_t *right, size_t n)
+{
+    verify(kernel, keys, uids, evidence, right, n);
+    cpu_forget(AES_STACK + 3 * CHUNK * AES_BLOCK);
 }

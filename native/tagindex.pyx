@@ -29,6 +29,8 @@ cdef extern from "tagindex_impl.h":
     index_slot *index_find(index *index, const uint8_t *identity, size_t width) nogil
     index_slot *index_slot_of(index *index, uint32_t number) nogil
     int index_advance(index_slot *slot, uint32_t counter) nogil
+    index_slot index_copy_slot(const index_slot *slot) nogil
+    bint index_grow_some(index *index, size_t more, uint32_t most) nogil
     uint32_t index_put(index *index, const uint8_t *identity, size_t width, uint8_t scheme, uint8_t state, uint8_t k) nogil
     size_t index_put_many(index *index, const uint8_t *identities, size_t width, const uint8_t *schemes,
                           const uint8_t *states, const uint8_t *keys, size_t n, uint32_t *numbers) nogil
@@ -40,7 +42,11 @@ cdef extern from "tagindex_impl.h":
     void index_start_turns(index *index, uint64_t turns) nogil
     void index_copy_counters(index *index, uint32_t first, size_t n, uint32_t *counters) nogil
     uint32_t index_count(const index *index) nogil
+    uint32_t index_capacity(const index *index) nogil
     uint64_t index_bytes(const index *index) nogil
+
+cdef enum:
+    STEP = 1024  # moved in a tenth or two of a millisecond
 
 ACTIVE, FROZEN, RETIRED = INDEX_ACTIVE, INDEX_FROZEN, INDEX_RETIRED
 UNKNOWN = 0xFFFFFFFF
@@ -75,6 +81,12 @@ cdef object check_identities(object identities):
         raise ValueError(f"identities: expected rows of 7, 8, 12 or 16 bytes, got {identities.shape[1]}")
 
 
+cdef void make_room(index *tags, size_t more) noexcept nogil:
+    """Before the write lock is taken for so many new tags: in steps, between which everybody goes on."""
+    while index_grow_some(tags, more, STEP):
+        pass
+
+
 @cython.final
 cdef class TagIndex:
     """A hash index of tags that grows; at most 64 bytes per tag once it has grown past 10,000 tags.
@@ -82,8 +94,9 @@ cdef class TagIndex:
     An identity is 7, 8, 12 or 16 bytes; identities of different length are different tags. Numbers are dense: 0, 1, 2 …
     in order of insertion; no tag is ever removed. capacity: tags that fit before the first growth (memory is taken for
     all of them). seed: 64 bits that key the hash, None for random ones. Thread-safe; every call holds a readers-writer
-    lock in C, without the GIL; a growth holds it for about 0.1 s per million tags. ValueError names what does not fit;
-    MemoryError leaves the index as it was.
+    lock in C, without the GIL. Who puts a tag that makes it grow waits for all tags to be moved, about 0.2 s per
+    million; others wait for a thousand at most. ValueError names what does not fit; MemoryError leaves the index as it
+    was.
     """
 
     def __cinit__(self, capacity=1024, *, seed=None):
@@ -105,6 +118,7 @@ cdef class TagIndex:
         cdef size_t width = width_of(identity)
         cdef const uint8_t *at = identity
         with nogil:  # held meanwhile: the index's write lock; the identity through its reference
+            make_room(self.index, 1)
             index_write(self.index)
             number = index_put(self.index, at, width, of_scheme, of_state, of_key)
             index_leave(self.index)
@@ -118,7 +132,7 @@ cdef class TagIndex:
         A MemoryError in the middle keeps the tags before it and the mark as it was.
         """
         cdef uint64_t of_mark = bounded(mark, "mark", 0, 0xFFFFFFFFFFFFFFFF)
-        cdef size_t n = len(tags), i
+        cdef size_t n = len(tags), i, more = 0
         cdef uint32_t number = 0
         identities = np.zeros((n, 16), np.uint8)
         columns = np.empty((n, 4), np.uint8)
@@ -127,7 +141,12 @@ cdef class TagIndex:
             columns[i] = (len(identity), bounded(scheme, "scheme", 1, 255),
                           bounded(state, "state", INDEX_ACTIVE, INDEX_RETIRED), bounded(key, "key", 0, 255))
         cdef const uint8_t[:, ::1] rows = identities, of_tag = columns
-        with nogil:  # held meanwhile: the index's write lock; the buffers through their views
+        with nogil:  # held meanwhile: the index's read lock, then its write lock; the buffers through their views
+            index_read(self.index)
+            for i in range(n):
+                more += index_find(self.index, &rows[i, 0], of_tag[i, 0]) is NULL
+            index_leave(self.index)
+            make_room(self.index, more)
             index_write(self.index)
             for i in range(n):
                 number = index_put(self.index, &rows[i, 0], of_tag[i, 0], of_tag[i, 1], of_tag[i, 2], of_tag[i, 3])
@@ -177,7 +196,7 @@ cdef class TagIndex:
         One write lock for all. A MemoryError in the middle keeps the rows before it.
         """
         check_identities(identities)
-        cdef size_t n = identities.shape[0], width = identities.shape[1], done
+        cdef size_t n = identities.shape[0], width = identities.shape[1], done, i, more = 0
         for name, column in {"schemes": schemes, "states": states, "keys": keys}.items():
             require(column, name, np.uint8, (n,))
         if n and not INDEX_ACTIVE <= states.min() <= states.max() <= INDEX_RETIRED:
@@ -188,7 +207,14 @@ cdef class TagIndex:
         cdef const uint8_t[:, ::1] rows = identities
         cdef const uint8_t[::1] of_scheme = schemes, of_state = states, of_key = keys
         cdef uint32_t[::1] out = numbers
-        with nogil:  # held meanwhile: the index's write lock; the buffers through their views
+        with nogil:  # held meanwhile: the index's read lock, then its write lock; the buffers through their views
+            index_read(self.index)
+            if index_capacity(self.index) - index_count(self.index) < n:
+                index_find_many(self.index, &rows[0, 0], width, n, &out[0])
+                for i in range(n):
+                    more += out[i] == INDEX_NONE
+            index_leave(self.index)
+            make_room(self.index, more)
             index_write(self.index)
             done = index_put_many(self.index, &rows[0, 0], width, &of_scheme[0], &of_state[0], &of_key[0], n, &out[0])
             index_leave(self.index)
@@ -238,7 +264,7 @@ cdef class TagIndex:
             index_read(self.index)
             slot = index_find(self.index, at, width)
             if slot is not NULL:
-                copy = slot[0]
+                copy = index_copy_slot(slot)
             index_leave(self.index)
         if slot is NULL:
             return None
@@ -303,7 +329,7 @@ cdef class TagIndex:
             index_read(self.index)
             slot = index_slot_of(self.index, wanted)
             if slot is not NULL:
-                copy = slot[0]
+                copy = index_copy_slot(slot)
             index_leave(self.index)
         if slot is NULL:
             raise IndexError(f"number: no tag has number {number}")

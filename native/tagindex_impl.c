@@ -27,6 +27,10 @@ struct index {
     pthread_mutex_t turn;
     uint64_t mark, turns;
     struct header *header;
+    /* While it grows: the table before, of which the tags numbered from `moved` on are still the
+     * valid ones. Else NULL. */
+    struct header *old;
+    uint32_t moved;
 };
 
 static struct index_slot *slots_of(const struct header *h)
@@ -60,6 +64,12 @@ static void *map(size_t bytes)
 #endif
     }
     return at;
+}
+
+static void unmap(struct header *h) /* NULL is allowed */
+{
+    if (h)
+        munmap(h, h->bytes);
 }
 
 static uint64_t mix(uint64_t x)
@@ -119,7 +129,8 @@ void index_free(struct index *index)
 {
     if (!index)
         return;
-    munmap(index->header, index->header->bytes);
+    unmap(index->old);
+    unmap(index->header);
     pthread_rwlock_destroy(&index->lock);
     pthread_mutex_destroy(&index->turn);
     free(index);
@@ -182,6 +193,28 @@ static inline struct index_slot *seek(const struct header *h, const struct index
     }
 }
 
+/* The same of the index. A tag that is about to be moved is in the table before, and one that was
+ * moved is in both: the new one is asked first. */
+static inline struct index_slot *seek_tag(const struct index *index, const struct index_probe *p,
+                                          size_t width)
+{
+    struct index_slot *slot = seek(index->header, p, width);
+    if (slot->length || !index->old)
+        return slot;
+    const uint32_t place = place_of(index->old, p->low, p->high, width);
+    struct index_slot *before =
+        seek(index->old, &(struct index_probe){p->low, p->high, place}, width);
+    return before->length ? before : slot;
+}
+
+/* The slot of a number that was given out. */
+static inline struct index_slot *slot_at(const struct index *index, uint32_t number)
+{
+    const int before = index->old && number >= index->moved && number < index->old->count;
+    const struct header *h = before ? index->old : index->header;
+    return &slots_of(h)[places_of(h)[number]];
+}
+
 static inline void probe_many(const struct header *h, const uint8_t *identities, size_t width,
                               size_t n, struct index_probe *probes)
 {
@@ -217,7 +250,7 @@ void index_seek_many(struct index *index, const struct index_probe *probes, size
                      struct index_slot **slots)
 {
     for (size_t i = 0; i < n; i++) {
-        struct index_slot *slot = seek(index->header, &probes[i], width);
+        struct index_slot *slot = seek_tag(index, &probes[i], width);
         slots[i] = slot->length ? slot : NULL;
     }
 }
@@ -225,7 +258,7 @@ void index_seek_many(struct index *index, const struct index_probe *probes, size
 struct index_slot *index_find(struct index *index, const uint8_t *identity, size_t width)
 {
     const struct index_probe p = probe_of(index->header, identity, width);
-    struct index_slot *slot = seek(index->header, &p, width);
+    struct index_slot *slot = seek_tag(index, &p, width);
     return slot->length ? slot : NULL;
 }
 
@@ -251,8 +284,7 @@ void index_find_many(struct index *index, const uint8_t *identities, size_t widt
 
 struct index_slot *index_slot_of(struct index *index, uint32_t number)
 {
-    const struct header *h = index->header;
-    return number < h->count ? &slots_of(h)[places_of(h)[number]] : NULL;
+    return number < index->header->count ? slot_at(index, number) : NULL;
 }
 
 int index_advance(struct index_slot *slot, uint32_t counter)
@@ -265,31 +297,103 @@ int index_advance(struct index_slot *slot, uint32_t counter)
     return 0;
 }
 
-/* Moves all tags, in the order of their numbers, into a table a quarter larger. */
-static int grow(struct index *index)
+struct index_slot index_copy_slot(const struct index_slot *slot)
 {
-    struct header *old = index->header;
-    const uint64_t capacity = (uint64_t)old->capacity + old->capacity / 4 + 1;
-    struct header *h =
-        capacity <= INDEX_CAPACITY_MAX ? new_table((uint32_t)capacity, old->seed) : NULL;
-    if (!h)
-        return 0;
+    struct index_slot copy = {
+        .counter = __atomic_load_n(&slot->counter, __ATOMIC_RELAXED),
+        .number = slot->number,
+        .length = slot->length,
+        .scheme = slot->scheme,
+        .state = slot->state,
+        .key = slot->key,
+    };
+    memcpy(copy.identity, slot->identity, sizeof copy.identity);
+    return copy;
+}
+
+/* A table for `more` tags than there are, at least a quarter larger; NULL when memory or numbers
+ * are used up. */
+static struct header *larger_table(const struct header *h, size_t more)
+{
+    const uint64_t quarter = (uint64_t)h->capacity + h->capacity / 4 + 1;
+    const uint64_t needed = (uint64_t)h->count + more;
+    const uint64_t capacity = quarter > needed ? quarter : needed;
+    return capacity <= INDEX_CAPACITY_MAX ? new_table((uint32_t)capacity, h->seed) : NULL;
+}
+
+/* Nothing is growing, and no tag is moved yet. */
+static void begin_growth(struct index *index, struct header *larger)
+{
+    larger->count = index->header->count;
+    index->old = index->header;
+    index->header = larger;
+    index->moved = 0;
+}
+
+/* Moves up to `most` tags in the order of their numbers. The table before, once none is left in it;
+ * else NULL. */
+static struct header *move(struct index *index, uint32_t most)
+{
+    enum { AHEAD = 16 };
+    struct header *const old = index->old, *const h = index->header;
     struct index_slot *const from = slots_of(old);
-    for (uint32_t number = 0; number < old->count; number++) {
-        enum { AHEAD = 16 };
+    const uint32_t left = old->count - index->moved;
+    const uint32_t end = index->moved + (most < left ? most : left);
+    for (uint32_t number = index->moved; number < end; number++) {
         if (number + AHEAD < old->count)
             __builtin_prefetch(&from[places_of(old)[number + AHEAD]]);
         const struct index_slot *tag = &from[places_of(old)[number]];
-        const struct index_probe p = probe_of(h, tag->identity, INDEX_IDENTITY);
-        const uint32_t start = place_of(h, p.low, p.high, tag->length);
-        const struct index_probe at = {p.low, p.high, start};
+        struct index_probe at = probe_of(h, tag->identity, INDEX_IDENTITY);
+        at.place = place_of(h, at.low, at.high, tag->length);
         struct index_slot *to = seek(h, &at, tag->length);
         *to = *tag;
         places_of(h)[number] = (uint32_t)(to - slots_of(h));
     }
-    h->count = old->count;
-    index->header = h;
-    munmap(old, old->bytes);
+    index->moved = end;
+    if (end < old->count)
+        return NULL;
+    index->old = NULL;
+    return old;
+}
+
+int index_grow_some(struct index *index, size_t more, uint32_t most)
+{
+    struct header *larger = NULL;
+    index_read(index);
+    const struct header *const h = index->header;
+    const int growing = index->old != NULL;
+    const int full = (uint64_t)h->count + more > h->capacity;
+    if (!growing && full)
+        larger = larger_table(h, more);
+    index_leave(index);
+    if (!growing && !larger)
+        return 0;
+    /* Its pages come before anybody waits for them. */
+    for (size_t at = SMALL_PAGE; larger && at < larger->bytes; at += SMALL_PAGE)
+        ((volatile uint8_t *)larger)[at] = 0;
+    struct header *unused = larger;
+    index_write(index);
+    if (larger && !index->old && index->header->capacity < larger->capacity) {
+        begin_growth(index, larger);
+        unused = NULL;
+    }
+    if (index->old && !unused)
+        unused = move(index, most);
+    index_leave(index);
+    unmap(unused);
+    return 1;
+}
+
+/* All at once, for who holds the write lock and finds no room. */
+static int grow(struct index *index)
+{
+    if (index->old)
+        unmap(move(index, UINT32_MAX));
+    struct header *larger = larger_table(index->header, 1);
+    if (!larger)
+        return 0;
+    begin_growth(index, larger);
+    unmap(move(index, UINT32_MAX));
     return 1;
 }
 
@@ -297,7 +401,7 @@ static int grow(struct index *index)
 static uint32_t put(struct index *index, struct index_probe at, size_t width, uint8_t scheme,
                     uint8_t state, uint8_t key)
 {
-    struct index_slot *slot = seek(index->header, &at, width);
+    struct index_slot *slot = seek_tag(index, &at, width);
     if (!slot->length) {
         if (index->header->count == index->header->capacity) {
             if (!grow(index))
@@ -350,12 +454,10 @@ void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identiti
                 uint8_t *lengths, uint8_t *schemes, uint8_t *states, uint8_t *keys)
 {
     enum { AHEAD = 16 };
-    const struct index_slot *const slots = slots_of(index->header);
-    const uint32_t *const places = places_of(index->header) + first;
     for (size_t i = 0; i < n; i++) {
         if (i + AHEAD < n)
-            __builtin_prefetch(&slots[places[i + AHEAD]]);
-        const struct index_slot *slot = &slots[places[i]];
+            __builtin_prefetch(slot_at(index, first + (uint32_t)(i + AHEAD)));
+        const struct index_slot *slot = slot_at(index, first + (uint32_t)i);
         memcpy(identities + i * INDEX_IDENTITY, slot->identity, INDEX_IDENTITY);
         lengths[i] = slot->length;
         schemes[i] = slot->scheme;
@@ -366,10 +468,9 @@ void index_copy(struct index *index, uint32_t first, size_t n, uint8_t *identiti
 
 void index_copy_counters(struct index *index, uint32_t first, size_t n, uint32_t *counters)
 {
-    const struct index_slot *const slots = slots_of(index->header);
-    const uint32_t *const places = places_of(index->header) + first;
     for (size_t i = 0; i < n; i++)
-        counters[i] = __atomic_load_n(&slots[places[i]].counter, __ATOMIC_RELAXED);
+        counters[i] =
+            __atomic_load_n(&slot_at(index, first + (uint32_t)i)->counter, __ATOMIC_RELAXED);
 }
 
 void index_set_mark(struct index *index, uint64_t mark)
@@ -414,5 +515,5 @@ uint32_t index_capacity(const struct index *index)
 }
 uint64_t index_bytes(const struct index *index)
 {
-    return index->header->bytes;
+    return index->header->bytes + (index->old ? index->old->bytes : 0);
 }

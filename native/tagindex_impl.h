@@ -3,9 +3,10 @@
  *
  * Tags get dense numbers 0, 1, 2 .. as they are inserted and are never removed. Linear probing
  * under a keyed hash; any number of slots; at most 7/10 full, then grown by a quarter, so that a
- * table that has grown costs 50 to 63 bytes per tag. Identities of different length are different.
- * Callers hold the lock: index_read for what reads slots or advances counters (atomic, many threads
- * at once), index_write for what inserts or changes a state.
+ * table that has grown costs 50 to 63 bytes per tag. While it grows there are two tables, and tags
+ * are moved from the one to the other a few at a time. Identities of different length are
+ * different. Callers hold the lock: index_read for what reads slots or advances counters (atomic,
+ * many threads at once), index_write for what inserts or changes a state.
  */
 #ifndef NATIVE_TAGINDEX_IMPL_H
 #define NATIVE_TAGINDEX_IMPL_H
@@ -66,8 +67,17 @@ struct index_slot *index_slot_of(struct index *index, uint32_t number);
  * several threads with equal counters exactly one gets 1. */
 int index_advance(struct index_slot *slot, uint32_t counter);
 
-/* Write lock. Inserts, or replaces scheme, state and key and keeps counter and number. The number,
- * or INDEX_NONE when memory or numbers are used up (then nothing changed). */
+/* Read lock. The slot as it is, the counter that others may advance at the moment included. */
+struct index_slot index_copy_slot(const struct index_slot *slot);
+
+/* No lock, which it takes. Before `more` tags are put: a step of the growth that the index needs
+ * for them, in which `most` of its tags are moved; between the steps everybody goes on as ever. 1,
+ * or 0 when there is room or memory is used up. */
+int index_grow_some(struct index *index, size_t more, uint32_t most);
+
+/* Write lock. Grows all at once where there is no room. Inserts, or replaces scheme, state and key
+ * and keeps counter and number. The number, or INDEX_NONE when memory or numbers are used up (then
+ * nothing changed). */
 uint32_t index_put(struct index *index, const uint8_t *identity, size_t width, uint8_t scheme,
                    uint8_t state, uint8_t key);
 

@@ -4,8 +4,9 @@
 
 enum { CHUNK = 64 };
 
-void tam1_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges, size_t stride,
-                      const uint8_t *responses, uint8_t *outcomes, size_t n)
+static CPU_OUT_OF_LINE void verify(int kernel, const uint8_t *keys, const uint8_t *challenges,
+                                   size_t stride, const uint8_t *responses, uint8_t *outcomes,
+                                   size_t n)
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     struct tam1_expected expected = tam1_expect(n ? challenges : NULL);
@@ -27,4 +28,11 @@ void tam1_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges
         outcomes += m;
     }
     cpu_wipe(decrypted, sizeof decrypted);
+}
+
+void tam1_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges, size_t stride,
+                      const uint8_t *responses, uint8_t *outcomes, size_t n)
+{
+    verify(kernel, keys, challenges, stride, responses, outcomes, n);
+    cpu_forget(AES_STACK + CHUNK * AES_BLOCK);
 }

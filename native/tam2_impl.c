@@ -6,9 +6,9 @@
 
 enum { CHUNK = 64 };
 
-void tam2_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges, size_t stride,
-                      const uint8_t *responses, size_t blocks, uint8_t *outcomes, uint8_t *data,
-                      size_t n)
+static CPU_OUT_OF_LINE void verify(int kernel, const uint8_t *keys, const uint8_t *challenges,
+                                   size_t stride, const uint8_t *responses, size_t blocks,
+                                   uint8_t *outcomes, uint8_t *data, size_t n)
 {
     const struct aes_kernel *aes = aes_kernel_of(kernel);
     const size_t size = tam2_response_size(blocks), data_size = blocks * TAM2_BLOCK;
@@ -32,4 +32,12 @@ void tam2_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges
         data += m * data_size;
     }
     cpu_wipe(out, sizeof out);
+}
+
+void tam2_verify_many(int kernel, const uint8_t *keys, const uint8_t *challenges, size_t stride,
+                      const uint8_t *responses, size_t blocks, uint8_t *outcomes, uint8_t *data,
+                      size_t n)
+{
+    verify(kernel, keys, challenges, stride, responses, blocks, outcomes, data, n);
+    cpu_forget(AES_STACK + CHUNK * TAM2_RESPONSE_MAX);
 }

@@ -1,4 +1,4 @@
-"""The tag index under threads: no torn read; and without its lock the same runs find them."""
+"""The tag index, and the pipeline over it, under threads: no torn read; and without the index's lock they are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from compilers import compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = runpy.run_path(str(ROOT / "native" / "extensions.py"))
-SOURCES = [str(ROOT / "tests" / "sanitize" / "threads.c"), str(ROOT / "native" / "tagindex_impl.c")]
+INDEX = ["tests/sanitize/threads.c", "native/tagindex_impl.c"]
+PIPELINE = [
+    "tests/sanitize/threads_pipeline.c",
+    *sorted({*FLAGS["EXTENSIONS"]["native.pipeline"], *FLAGS["EXTENSIONS"]["native.arena"]}),
+]
 # Read before everything else: the lock is made and unmade, and never taken.
 UNLOCKED = """
 #include <pthread.h>
@@ -23,13 +27,14 @@ UNLOCKED = """
 SECONDS_MAX = 30
 
 
-def build(folder: Path, *flags: str, locked: bool) -> Path:
+def build(folder: Path, *flags: str, locked: bool, sources: list[str] = INDEX) -> Path:
     before, driver = folder / "before.h", folder / "driver"
     before.write_text("" if locked else UNLOCKED)
     built = subprocess.run(
         [
             compiler(), "-std=gnu11", "-g", *FLAGS["C_FLAGS"], *FLAGS["STRICT_C_FLAGS"], *flags,
-            f"-I{ROOT / 'native'}", "-include", str(before), *SOURCES, "-o", str(driver),
+            f"-I{ROOT / 'native'}", "-include", str(before),
+            *[str(ROOT / file) for file in sources], "-o", str(driver),
         ],
         capture_output=True,
         text=True,
@@ -48,9 +53,12 @@ def run(driver: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([str(driver)], 1, "", "hangs")
 
 
+@pytest.mark.parametrize("sources", [INDEX, PIPELINE], ids=["index", "pipeline"])
 @pytest.mark.parametrize("flag", ["-O3", "-fsanitize=thread"])
-def test_readers_see_what_was_written_in_one_call(tmp_path: Path, flag: str) -> None:
-    done = run(build(tmp_path, flag, locked=True))
+def test_readers_see_what_was_written_in_one_call(
+    tmp_path: Path, flag: str, sources: list[str]
+) -> None:
+    done = run(build(tmp_path, flag, locked=True, sources=sources))
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from core.directory import TagDirectory
-from core.ids import ID_SIZE
 from core.ledger.tables import TAGS
 from jinku.type.v1.tag_pb2 import TagState
 from ledgers import REALM
@@ -57,7 +55,7 @@ class Watching:
 
 def test_a_tag_that_is_found_has_its_id(registrar: Registrar) -> None:
     directory = directory_of(registrar)
-    directory._tag_ids = np.zeros((1, ID_SIZE), np.uint8)
+    assert not directory._tag_ids  # room is made with the first
     watching = Watching(directory)
     directory.index = watching  # type: ignore[assignment]
     for number in range(1, 4):
@@ -114,3 +112,22 @@ def test_a_tag_without_its_master_is_unknown(registrar: Registrar) -> None:
     follow(registrar, directory, issue(A))
     assert directory.index.get(A) is None
     assert directory.loaded_keys() == {(REALM + 1, 1)}
+
+
+def test_ids_are_found_in_whichever_part_they_lie(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.directory.SEGMENT_TAGS", 2)
+    directory = directory_of(registrar)
+    for number in range(1, 6):
+        registrar.accept(container(f"B-{number}"))
+        follow(registrar, directory, issue(bytes([number]) * 12, f"B-{number}"))
+    rebuilt = directory_of(registrar)
+    with registrar.ledger.read() as state:
+        rows = dict(state.scan(TAGS))
+    for made in (directory, rebuilt):
+        numbers = range(len(made.index))
+        assert {made.tag_id(at): made.index.identity_of(at) for at in numbers} == {
+            tag_id: row.identity for tag_id, row in rows.items()
+        }
+        assert len(made._tag_ids) == 3

@@ -385,3 +385,19 @@ def test_inputs_may_be_read_only() -> None:
     rows = ROWS.copy()
     rows.flags.writeable = False
     assert (cmac.cmac_many(rows, rows) == cmac.cmac_many(ROWS, ROWS)).all()
+
+
+class Lesser(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
+    """Says that it has one row."""
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return (1, 16)
+
+
+def test_an_array_of_another_class_is_refused() -> None:
+    """It may say what it likes of its shape, or have a mask that nobody heeds."""
+    rows = random_rows(1, 40, 16)
+    for keys in (rows.view(Lesser), np.ma.array(rows, mask=True)):
+        with pytest.raises(ValueError, match="keys: expected a C-contiguous uint8 array"):
+            cmac.cmac_many(keys, random_rows(2, 1, 16))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -105,3 +107,30 @@ def test_demanded_kernel_that_is_absent_is_refused() -> None:
         merkle.node_hashes(np.zeros((2, 32), np.uint8), kernel="shani")
     with pytest.raises(ValueError, match="algorithm: expected 'aes' or 'sha256'"):
         cpu.available("md5")  # type: ignore[arg-type]
+
+
+CHANGED_MEANWHILE = """
+import threading
+from native import merkle
+packed = b"".join(b"\\0\\0\\0\\4abcd" for _ in range(200_000))
+fields = merkle.split(packed)
+ended = False
+def change():
+    while not ended:
+        fields[-1, 1] = 1 << 40
+        fields[-1, 1] = len(packed)
+changing = threading.Thread(target=change)
+changing.start()
+for _ in range(40):
+    try:
+        merkle.leaf_hashes(packed, fields)
+    except ValueError:
+        pass
+ended = True
+changing.join()
+"""
+
+
+def test_fields_that_another_thread_changes_are_those_that_were_checked() -> None:
+    """Else the process ends, with what lies 1 TiB after the bytes asked for."""
+    assert subprocess.run([sys.executable, "-c", CHANGED_MEANWHILE], check=False).returncode == 0

@@ -601,3 +601,31 @@ def test_every_verdict_is_explained_by_a_state_of_its_time() -> None:
     assert wrong == []
     assert min(batches) > 0
     assert len(index) == 64 + 399 * 300
+
+
+@pytest.mark.parametrize(("scheme", "width"), [(COUNTER_CMAC, 12), (SUN, 7)])
+def test_a_counter_advances_to_what_its_mac_was_for(scheme: int, width: int) -> None:
+    """Though another thread writes to the evidence all the time."""
+    names = [name(i, width) for i in range(400)]
+    good = rows_of(*[evidence_for(scheme, key_of(each), each, 5, b"") for each in names])
+    evidence, zeros, ended = good.copy(), np.zeros(400, np.uint8), threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            evidence[:, 0] = 200
+            evidence[:, 0] = 5
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    advanced: set[int] = set()
+    for _ in range(150):
+        index = TagIndex()
+        for each in names:
+            index.put(each, scheme, ACTIVE, 0)
+        result = verify_batch(
+            index, make_arena(), scheme, rows_of(*names), evidence, zeros, KNOWN, zeros, 1, None
+        )
+        advanced |= set(result.advanced_counters.tolist())
+    ended.set()
+    writing.join()
+    assert advanced <= {5}

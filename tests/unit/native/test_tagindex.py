@@ -244,3 +244,29 @@ def test_five_million_tags_registered_while_they_are_looked_up() -> None:
     assert min(looked_up) > 100
     assert len(index) == count
     assert index.bytes_per_tag <= 64
+
+
+def test_others_go_on_while_one_tag_makes_the_index_grow() -> None:
+    """Seen by what is mapped: two tables, of which one goes when all tags are moved."""
+    count = 300_000
+    index = TagIndex(count)
+    ones = column(count, 1)
+    identities = np.zeros((count, 12), np.uint8)
+    identities.view("<u4")[:, 0] = np.arange(1, count + 1)
+    index.put_many(identities, ones, ones, ones)
+    before, seen, ended = index.bytes_per_tag, set[float](), threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.add(index.bytes_per_tag)
+            assert index.identity_of(count - 1) == identities[-1].tobytes()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    index.put(b"1234567", 1, ACTIVE, 0)
+    ended.set()
+    looking.join()
+    after = index.bytes_per_tag
+    assert before < after < 64
+    assert max(seen) > before + after - 1
+    assert (index.find_many(identities) == np.arange(count)).all()
