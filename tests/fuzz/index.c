@@ -124,6 +124,7 @@ static void use_index(struct input *input)
                                       .state = (uint8_t)(1 + take_byte(input) % 3),
                                       .key = take_byte(input),
                                       .counter = at < count ? model[at].counter : 0};
+            index_grow_some(index, below(input, 9), (uint32_t)below(input, 9)); /* half, often */
             index_write(index);
             CHECK(index_put(index, identity, width, tag.scheme, tag.state, tag.key) == at);
             index_leave(index);
@@ -145,6 +146,7 @@ static void use_index(struct input *input)
                 if (counter > model[at].counter)
                     model[at].counter = counter;
                 CHECK(slot == index_slot_of(index, number) && slot->counter == model[at].counter);
+                CHECK(index_copy_slot(slot).counter == slot->counter);
                 CHECK(slot->scheme == model[at].scheme && slot->state == model[at].state &&
                       slot->key == model[at].key && slot->length == width);
             }

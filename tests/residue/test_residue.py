@@ -6,8 +6,6 @@ import runpy
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from compilers import compiler
 from native import cpu
 
@@ -52,7 +50,6 @@ def test_nothing_is_left_of_any_key(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.needs_debian("gcc")
 def test_without_the_wiping_keys_are_found_after_every_entry(tmp_path: Path) -> None:
     forgetful = tmp_path / "forgetful.c"
     forgetful.write_text(FORGETFUL)
