@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -554,13 +554,11 @@ def _is_large(batch: ReadBatch, size: int | None) -> bool:
 
 
 def _is_same(kept: Block, columns: Columns) -> bool:
-    """Whether these are the very reads that are kept."""
-    before = kept.columns
-    envelope = ("scheme", "challenge_id", "base_time_ns")
-    arrays = (
-        "identity", "evidence", "antenna", "channel", "rssi_cdbm", "phase", "doppler_chz",
-        "time_us",
-    )  # fmt: skip
-    return all(getattr(before, name) == getattr(columns, name) for name in envelope) and all(
-        np.array_equal(getattr(before, name), getattr(columns, name)) for name in arrays
-    )
+    """Whether these are the very reads that are kept: all that a batch says of them agrees."""
+    given = [one.name for one in fields(Columns) if one.init]
+    return all(_agree(getattr(kept.columns, name), getattr(columns, name)) for name in given)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    # Bytes as bytes: arrays of them do not tell zeros at the end from none.
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
