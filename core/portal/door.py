@@ -56,7 +56,7 @@ class Judged:
     counts: Sequence[int]  # reads by number of the verdict
     numbers: U32
     challenge_state: ChallengeState
-    # Reads of just now: they may open a gate.
+    # Reads of just now when they were judged: they may open a gate, if they still are.
     live: bool
     # Rows of the tags newly seen, and the tags that went.
     fresh: U32
@@ -160,16 +160,17 @@ class Door:
         self,
         columns: Columns,
         use: Use,
-        now_ns: int,
         settled: Callable[[Judged, BaseException | None], None],
     ) -> Judged:
-        """Judge the next batch, follow its tags and hand it to the read log.
+        """Judge the next batch as of now, follow its tags and hand it to the read log.
 
         `settled` is called from the log's thread when the batch is durable, or never will be.
         Raises LedgerStopped if the log has stopped. Any other error leaves counters advanced that
         nobody recorded: the service must stop.
         """
         profile, begun_ns = self.profile, time.perf_counter_ns()
+        # However long the batch waited: what expired meanwhile is judged so.
+        now_ns = self.now_ns()
         state, challenge = self._challenge(columns, now_ns)
         directory = self.parts.directory
         result = verify_batch(
@@ -202,7 +203,7 @@ class Door:
         sealed = read_log.seal_block(self.portal_id, self.epoch, sequence, block)
         judged = Judged(
             sequence, now_ns, columns, result.verdicts, counts, result.numbers, state,
-            self._is_live(state, columns, now_ns), seen.fresh, seen.gone, seen.left_out,
+            self._is_live(columns, state, now_ns), seen.fresh, seen.gone, seen.left_out,
             alarming, sealed.stored,
         )  # fmt: skip
         counters = counters_of(directory.index, result.advanced_numbers, result.advanced_counters)
@@ -231,7 +232,15 @@ class Door:
             return ChallengeState.CHALLENGE_STATE_NOT_NEEDED, None
         return self.parts.challenges.judge(self.portal_id, columns.challenge_id, now_ns)
 
-    def _is_live(self, state: ChallengeState, columns: Columns, now_ns: int) -> bool:
+    def is_still_live(self, judged: Judged) -> bool:
+        """Whether its reads, judged some time ago, may open a gate now."""
+        if not judged.live:
+            return False
+        now_ns = self.now_ns()
+        state, _ = self._challenge(judged.columns, now_ns)
+        return self._is_live(judged.columns, state, now_ns)
+
+    def _is_live(self, columns: Columns, state: ChallengeState, now_ns: int) -> bool:
         if state == ChallengeState.CHALLENGE_STATE_NOT_NEEDED:
             # Counters prove no time: reads that were kept back open no gate either.
             return columns.first_ns >= now_ns - self.parts.challenges.live_ns

@@ -230,7 +230,7 @@ class PortalSession:
             return
         limit = self._parts.settings.batches_in_flight_max
         await self._until(lambda: self._door.unsettled < limit)
-        await self._take(reads, now_ns)
+        await self._take(reads)
 
     def _examine(
         self,
@@ -252,8 +252,8 @@ class PortalSession:
         finally:
             profile.columns_ns += time.perf_counter_ns() - guarded_ns
 
-    async def _take(self, columns: Columns, now_ns: int) -> None:
-        take = partial(self._door.take, columns, self._use, now_ns, self._durable)
+    async def _take(self, columns: Columns) -> None:
+        take = partial(self._door.take, columns, self._use, self._durable)
         if len(columns) <= JUDGED_HERE_MAX:
             with self._taking():
                 take()

@@ -159,9 +159,14 @@ class Settler:
 
     def _present(self, judged: Judged, batch: Batch, new: list[Held]) -> None:
         held = self._to_hold(batch, new)
-        rows = judged.fresh.tolist()
-        if self._unpresented:
-            rows += self._seen_again(judged)
+        rows: list[int] = []
+        if self._door.is_still_live(judged):
+            rows = judged.fresh.tolist()
+            if self._unpresented:
+                rows += self._seen_again(judged)
+        else:
+            # The disk or the portal kept it waiting: what was held is, and nothing passes on it.
+            self._unpresented.update(judged.numbers[judged.fresh].tolist())
         numbers = dict.fromkeys(judged.numbers[rows].tolist())
         # Where a copy shows itself beside it, a genuine tag is not let through either.
         for one in batch.held:
