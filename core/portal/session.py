@@ -29,6 +29,7 @@ from core.portal.commands import Finished
 from core.portal.door import Door, Judged, Use
 from core.portal.floor import Signal
 from core.portal.outbound import Outbound
+from core.portal.profile import timed
 from core.portal.settling import Settler
 from core.readlog.layout import Block
 from core.sequencer import Committed
@@ -311,7 +312,8 @@ class PortalSession:
         await self._until(lambda: self._door.durable_sequence >= sequence)
         find = partial(self._find_same, self._door.epoch, sequence, columns)
         # However small it is, what is kept under its number may be large.
-        kept = await self._floor.beside(find)
+        kept, found_ns = await self._floor.beside(partial(timed, find))
+        self.profile.other_ns += found_ns
         again = answers.batch_acknowledgement(
             sequence,
             kept.verdicts,
@@ -346,12 +348,13 @@ class PortalSession:
         if self._is_busy:
             # Whoever is busy calls again.
             return
-        try:
-            self._settle()
-            if self.end is not None and self._is_settled():
-                self._conclude()
-        except Exception as error:
-            self.fail(error)
+        with self.profile.the_rest():
+            try:
+                self._settle()
+                if self.end is not None and self._is_settled():
+                    self._conclude()
+            except Exception as error:
+                self.fail(error)
 
     @property
     def is_idle(self) -> bool:
@@ -382,9 +385,9 @@ class PortalSession:
             self._settle_some()
             if self._settling:
                 return
-            dispatcher.pump()
+            self._timed(dispatcher.pump)
             self._make_room()
-        dispatcher.pump()
+        self._timed(dispatcher.pump)
         self._make_room()
         if dispatcher.blocked and not self._retrying:
             # The sequencer's queue was full.
@@ -398,6 +401,7 @@ class PortalSession:
     def _settle_some(self) -> None:
         dispatcher = self._settler.dispatcher
         durable: list[Judged] = []
+        profile, begun_ns = self.profile, time.perf_counter_ns()
         while self.inbox and len(durable) < ACKNOWLEDGED_MAX:
             item = self.inbox.popleft()
             if isinstance(item, Finished):
@@ -406,29 +410,36 @@ class PortalSession:
                 if item.error is not None:
                     raise item.error
                 durable.append(item.judged)
+        finished_ns = time.perf_counter_ns()
+        profile.settle_ns += finished_ns - begun_ns
         if durable:
-            profile, begun_ns = self.profile, time.perf_counter_ns()
             self._acknowledge(durable)
-            profile.send_ns += time.perf_counter_ns() - begun_ns
+            profile.send_ns += time.perf_counter_ns() - finished_ns
             self._held_up += len(durable)
             weight = sum(self._settler.weight(judged) for judged in durable)
             self._work(partial(self._handle, durable), weight)
 
     def _handle(self, durable: list[Judged]) -> None:
-        begun_ns = time.perf_counter_ns()
         for judged in durable:
             self._settler.handle(judged)
-        self.profile.settle_ns += time.perf_counter_ns() - begun_ns
+
+    def _timed(self, work: Callable[[], None]) -> None:
+        """Do what follows from batches. By whoever settles."""
+        begun_ns = time.perf_counter_ns()
+        try:
+            work()
+        finally:
+            self.profile.settle_ns += time.perf_counter_ns() - begun_ns
 
     def _work(self, work: Callable[[], None], weight: int) -> None:
         """Have the settler do something, here or beside the loop; then nothing else is settled until
         it is done.
         """
         if weight <= SETTLED_HERE_MAX:
-            work()
+            self._timed(work)
         else:
             self._settling = True
-            self._floor.loop.create_task(self._work_beside(work))
+            self._floor.loop.create_task(self._work_beside(partial(self._timed, work)))
 
     async def _work_beside(self, work: Callable[[], None]) -> None:
         try:
@@ -492,11 +503,12 @@ class PortalSession:
         """Challenges, tags gone quiet, the summary of an interval; called now and then."""
         if self._over or self._is_busy:
             return
-        try:
-            if self._outbound.has_room and not self._summing:
-                self._tick()
-        except Exception as error:
-            self.fail(error)
+        with self.profile.the_rest():
+            try:
+                if self._outbound.has_room and not self._summing:
+                    self._tick()
+            except Exception as error:
+                self.fail(error)
         self.advance()
 
     def _tick(self) -> None:
@@ -542,7 +554,8 @@ class PortalSession:
         for item in self.inbox:
             if isinstance(item, _SummedUp):
                 self.inbox.remove(item)
-                self._settler.summed_up(item.future.result(), item.from_sequence)
+                done = partial(self._settler.summed_up, item.future.result(), item.from_sequence)
+                self._timed(done)
                 self._summing = False
                 return True
         return False
