@@ -87,6 +87,10 @@ class Metrics:
             "jinku_clock_ahead_seconds", "How far the journal's time is ahead of the clock",
             registry=registry,
         )  # fmt: skip
+        self._portal_clock_ahead = Gauge(
+            "jinku_portal_clock_ahead_seconds",
+            "How far the time that challenges live by is ahead of the clock", registry=registry,
+        )  # fmt: skip
         self._reads = Counter(
             "jinku_portal_reads", "Reads of portals, by verdict", ["verdict"], registry=registry
         )
@@ -185,6 +189,9 @@ class Metrics:
 
     def watch_clock(self, ahead_seconds: Callable[[], float]) -> None:
         self._clock_ahead.set_function(ahead_seconds)
+
+    def watch_portal_clock(self, ahead_seconds: Callable[[], float]) -> None:
+        self._portal_clock_ahead.set_function(ahead_seconds)
 
 
 class MetricsServer:

@@ -27,6 +27,7 @@ from core.portal.desk import PortalDesk
 from core.portal.floor import Floor
 from core.portal.parts import Parts
 from core.portal.retention import Pruner
+from core.portal.service_time import ServiceTime
 from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
 from core.readlog.verify import Progress, SegmentsReport, verify_segments
@@ -79,8 +80,8 @@ class _Teller:
             log.info(self._what, count=done, pending=total - done, **more)
 
 
-def _tell_of_jump(jump: Jump) -> None:
-    log.warning("the clock jumped", seconds=round(jump.seconds, 3))
+def _tell_of_jump(jump: Jump, where: str) -> None:
+    log.warning("the clock jumped", where=where, seconds=round(jump.seconds, 3))
 
 
 def open_ledger(
@@ -210,7 +211,7 @@ class Service:
             quota=Quota.of(settings.sequencer),
             on_committed=self._on_committed,
             on_stop=self.fail,
-            on_jump=_tell_of_jump,
+            on_jump=partial(_tell_of_jump, where="journal"),
         )
         self.eraser = open_eraser(self.office, self.sequencer, self.principal, note_incident)
         self.sequencer.start()
@@ -363,7 +364,9 @@ class Service:
             on_incident=self._note_incident,
             on_verdicts=self._count_verdicts,
             on_untracked=self.metrics.portal_untracked,
+            service_time=ServiceTime(on_jump=partial(_tell_of_jump, where="portals")),
         )
+        self.metrics.watch_portal_clock(lambda: parts.service_time.ahead_ns() / 1e9)
         self.desk = PortalDesk(parts)
         self._opened.callback(lambda: self.loop.run(self.desk.stop()))
         self.replayed_batches = self.desk.start()

@@ -63,6 +63,8 @@ class PortalDesk:
         self._openings: dict[bytes, asyncio.Lock] = {}
         self._tick_seconds = min(parts.quiet_ns / 4 / _NS_PER_SECOND, _TICK_SECONDS_MAX)
         self._stopped = False
+        # A moment of the service's time is on its way to the disk.
+        self._keeping_time = False
 
     def start(self) -> int:
         """Restore what was there when the service ended; how many batches were replayed.
@@ -74,6 +76,7 @@ class PortalDesk:
         """
         with self._parts.ledger.read() as state:
             check_not_older(state, self._parts.read_log)
+        self._resume_time()
         keep_first_counters(self._parts)
         self._parts.read_log.load_counters(self._parts.directory.index)
         replayed = 0
@@ -85,9 +88,28 @@ class PortalDesk:
         self._parts.floor.loop.call_soon_threadsafe(self._tick)
         return replayed
 
+    def _resume_time(self) -> None:
+        read_log = self._parts.read_log
+        used_ns = max((position.service_ns for _, position in read_log.positions()), default=0)
+        live_ns = self._parts.challenges.live_ns
+        self._parts.service_time.resume(read_log.kept_time(), used_ns, live_ns)
+
+    def _keep_time(self) -> None:
+        """Have the read log keep the service's time, if that is due and the last is not on its way."""
+        if not self._keeping_time:
+            moment = self._parts.service_time.to_keep()
+            if moment is not None:
+                self._keeping_time = True
+                self._parts.read_log.keep_time(moment, self._time_kept)
+
+    def _time_kept(self, _: BaseException | None) -> None:
+        """In the read log's thread. Should it have failed, the service ends."""
+        self._keeping_time = False
+
     def _tick(self) -> None:
         """What time alone causes, for every portal."""
         if not self._stopped:
+            self._parts.floor.attempt(self._keep_time)
             for session in list(self._sessions.values()):
                 self._parts.floor.attempt(session.tick)
             for door in list(self._doors.values()):

@@ -14,6 +14,7 @@ from core.portal.challenges import ChallengeBook
 from core.portal.commands import Submitter
 from core.portal.floor import Floor
 from core.portal.profile import Profiles
+from core.portal.service_time import ServiceTime
 from core.readlog.log import ReadLog
 from core.settings import PortalSettings, ReadLogSettings
 
@@ -40,6 +41,7 @@ class Parts:
     # Genuine reads of tags that no track was left for.
     on_untracked: Callable[[int], None] = lambda _: None
     clock: Clock = system_clock
+    service_time: ServiceTime = field(default_factory=ServiceTime)
     # Nanoseconds that only go forwards: how long a portal has been silent.
     monotonic: Clock = time.monotonic_ns
     separator: Separator = field(default_factory=Separator)

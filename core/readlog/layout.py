@@ -4,7 +4,7 @@
     table 2, positions  portal id (16)                                          → Position
     table 3, counters   blinded identity (16)                                   → Counter
     table 4, kept       blinded identity (16)                                   → Counter
-    table 5, marks      "turns" | "kept"                                        → u64
+    table 5, marks      "turns" | "kept" | "time" | "clock"                     → u64
     table 6, terms      SHA-256 of it (32)                                      → core.store.v1.ReadTerms
 
 Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
@@ -12,7 +12,8 @@ columns as they were received, little-endian, then one verdict byte per read; be
 what the verdicts rest on (not in blocks of version 1) and, of a TAM2 batch, profile and offset.
 
 Counters are the newest durable ones; those kept are as before the batch of the turn that the mark
-"kept" names, and "turns" counts the durable batches with counters.
+"kept" names, and "turns" counts the durable batches with counters. "time" is a time that challenges
+were judged by, "clock" what the system's clock showed then; UTC nanoseconds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ TERMS: Final = 6
 TABLES: Final = (BLOCKS, POSITIONS, COUNTERS, KEPT, MARKS, TERMS)
 TURNS_MARK: Final = b"turns"
 KEPT_MARK: Final = b"kept"
+TIME_MARK: Final = b"time"
+CLOCK_MARK: Final = b"clock"
 
 EPOCH_MAX: Final = 2**64 - 1
 CHUNK_VALUE_MAX: Final = 65_520  # a larger LMDB value spills into one page more
@@ -99,7 +102,7 @@ class Position:
     epoch: int
     last_sequence: int = 0  # the newest durable batch; 0: none in this epoch
     last_read_ns: int = 0  # latest read so far in this epoch, portal's clock
-    service_ns: int = 0  # latest service time used to judge it: expiry never goes back
+    service_ns: int = 0  # the service's time then
     replay_from: int = 1  # first batch with reads of a tag that may not have been decided
     alarms_from: int = 1  # first batch whose alarms may not all be journalled
     suppressed_count: int = 0  # alarms that wait for the next summary,

@@ -25,7 +25,7 @@ from core.kernels import TagIndex
 from core.readlog import layout
 from core.readlog.layout import Block, Counter, Position
 from core.readlog.segments import Stored
-from core.readlog.stored import StoredReads
+from core.readlog.stored import KeptTime, StoredReads
 from core.readlog.turns import TurnQueue
 
 # A commit takes what waits, up to so much: its time stays within tens of milliseconds.
@@ -144,8 +144,20 @@ class ReadLog(StoredReads):
             for counter in counters
         ]
         rows.append((layout.MARKS, layout.KEPT_MARK, layout.pack_mark(turn)))
-        sealed = [(table, key, self._sealer.seal(table, key, row)) for table, key, row in rows]
-        self._put_durable(rows=sealed)
+        self._put_durable(rows=self._seal_rows(rows))
+
+    def keep_time(self, moment: KeptTime, settled: Settled) -> None:
+        """Hand in a moment of the service's time; `settled` is as for `submit`. Raises LedgerStopped."""
+        rows = [
+            (layout.MARKS, layout.TIME_MARK, layout.pack_mark(moment.now_ns)),
+            (layout.MARKS, layout.CLOCK_MARK, layout.pack_mark(moment.shown_ns)),
+        ]
+        self._put(_Write(settled, rows=self._seal_rows(rows)))
+
+    def _seal_rows(
+        self, rows: Iterable[tuple[int, bytes, bytes]]
+    ) -> list[tuple[int, bytes, bytearray]]:
+        return [(table, key, self._sealer.seal(table, key, row)) for table, key, row in rows]
 
     def flush(self, portal_id: bytes = b"", position: Position | None = None) -> None:
         """All that was handed in before is durable on return, and the position, if one is given.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import lmdb
 
@@ -23,6 +23,13 @@ from core.readlog.sealing import ReadLogSealer
 COUNTERS_AT_ONCE: Final = 1_024
 _FILE: Final = "the read log's file"
 _READERS_MAX: Final = 1024
+
+
+class KeptTime(NamedTuple):
+    """A moment of the service's time. UTC nanoseconds."""
+
+    now_ns: int
+    shown_ns: int  # by the system's clock
 
 
 class StoredReads:
@@ -169,6 +176,11 @@ class StoredReads:
     def kept_turn(self) -> int | None:
         """Before the batch of which turn the kept counters were those; None: none were ever kept."""
         return self._mark(layout.KEPT_MARK)
+
+    def kept_time(self) -> KeptTime | None:
+        """The newest moment that is kept; None: none ever was."""
+        now_ns, shown_ns = self._mark(layout.TIME_MARK), self._mark(layout.CLOCK_MARK)
+        return None if now_ns is None or shown_ns is None else KeptTime(now_ns, shown_ns)
 
     def counters(self, table: int) -> Iterator[list[tuple[bytes, bytes]]]:
         """Blinded identities and packed counters of a table, in order and as of one instant, many at a

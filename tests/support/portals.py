@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.directory import TagDirectory
+from core.journal_clock import Jump
 from core.keys import RealmKeys
 from core.ledger.ledger import Ledger
 from core.ledger.tables import IndexKind
@@ -22,6 +23,7 @@ from core.portal.floor import Floor
 from core.portal.outbound import Outbound
 from core.portal.parts import Parts
 from core.portal.received import take_apart
+from core.portal.service_time import ServiceTime
 from core.portal.session import End, PortalSession
 from core.procedures.table import handlers
 from core.readlog.log import ReadLog
@@ -165,6 +167,7 @@ class Site:
     failures: list[BaseException] = field(default_factory=list)
     incidents: list[BaseException] = field(default_factory=list)
     masters: list[tuple[int, int]] = field(default_factory=lambda: [(REALM, 1)])
+    jumps: list[Jump] = field(default_factory=list)
     untracked: int = 0
     replayed: int = 0
 
@@ -202,6 +205,9 @@ class Site:
             on_incident=self.incidents.append,
             on_untracked=self._count_untracked,
             clock=lambda: self.now_ns,
+            service_time=ServiceTime(
+                lambda: self.now_ns, lambda: self.elapsed_ns, self.jumps.append
+            ),
             monotonic=lambda: self.elapsed_ns,
         )
         self.desk = PortalDesk(self.parts)
