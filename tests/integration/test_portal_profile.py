@@ -148,10 +148,10 @@ def test_what_a_stage_takes_is_in_it_and_in_no_other(
     before = scrape(listen)
     with slowed(owner, name, when) as slow:
         deed(stream)
+        eventually(lambda: bool(slow))
     # What was being done when it was told is over.
     stream.session.call(lambda: None)
     eventually(lambda: stream.session.inner.is_idle)
-    assert slow
     check(grown(before, scrape(listen)), stage)
 
 
@@ -167,8 +167,9 @@ def test_stages_sum_up_to_what_is_done_for_a_portal(site: Site, listen: str) -> 
     stream = site.stream()
     stream.ear.wait("challenge", 2)
     before = scrape(listen)
-    with slowed(PortalSession, "_make_room", always):
+    with slowed(PortalSession, "_make_room", always) as slow:
         read_once(stream)
+        eventually(lambda: bool(slow))
     stream.session.call(lambda: None)
     check(grown(before, scrape(listen)), "other")
 
