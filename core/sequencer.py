@@ -111,6 +111,13 @@ class Sequencer:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            # Of no command, and the thread ends: nobody may wait for it.
+            self._fail([], error)
+
+    def _write(self) -> None:
         gather = (0, 0.0)
         while True:
             batch, closed = self._take(*gather)

@@ -35,8 +35,10 @@ def fsck(config: Path, hashes_only: bool) -> None:
     nothing is left of anybody who was erased.
 
     Refuses while the service holds the ledger. Names the first difference and exits 1 on it. A replay
-    that was killed goes on near where it was when the command is given again.
+    that was killed goes on near where it was when the command is given again. After a finding the
+    service verifies the ledger before it serves it.
     """
+    from core.errors import LedgerCorrupt
     from core.keys import RealmKeys
 
     from .service import open_ledger
@@ -51,6 +53,10 @@ def fsck(config: Path, hashes_only: bool) -> None:
             found.append(f"note: {ledger.doubt}")
             ledger.believe()
             found.append("note: all of it was verified, and the service goes on from here")
+    except LedgerCorrupt:
+        # A start then looks for it too, and does not serve what has been found.
+        ledger.suspect()
+        raise
     finally:
         ledger.close()
     click.echo("\n".join(found))

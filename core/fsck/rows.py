@@ -22,6 +22,7 @@ from core.ledger.environment import DATABASES_MAX
 from core.ledger.seal import Sealer
 from core.ledger.store import Handles, rows_from
 from core.ledger.tables import TABLES
+from core.sums import MODULUS, add_up
 
 SCRATCH: Final = "fsck"
 # Beyond the numbers of databases: what is sealed as this opens as nothing else.
@@ -29,7 +30,6 @@ _MARK: Final = 201
 _MARK_KEY: Final = b"mark"
 _PLACE: Final = struct.Struct(">Q32s32s")
 _PAGE: Final = 8192
-_MODULUS: Final = 1 << 256
 
 
 # By table: key → the row's bytes, or None where it is removed.
@@ -114,7 +114,7 @@ class ReplayedRows:
                 self.sum += self._add_up(table.number, rows)
                 start = rows[-1][0] + b"\x00"
             progress(at, len(TABLES))
-        self.sum %= _MODULUS
+        self.sum %= MODULUS
 
     def _apply(self, txn: lmdb.Transaction, change: TableChange) -> None:
         number, handle = change.number, self.handles[change.number]
@@ -122,7 +122,7 @@ class ReplayedRows:
             before = [(bytes(key), bytes(value)) for key, value in cursor.getmulti(change.keys)]
         change.write(txn, handle)
         self.sum += self._add_up(number, change.rows) - self._add_up(number, before)
-        self.sum %= _MODULUS
+        self.sum %= MODULUS
 
     def _add_up(self, number: int, rows: list[tuple[bytes, bytes]]) -> int:
         """The sum of the rows' keyed hashes. In whatever order they come it is the same, and nobody
@@ -143,6 +143,4 @@ class ReplayedRows:
         fields[:, 1, 1] = np.cumsum(lengths) + head * len(heads)
         fields[:, 1, 0] = fields[:, 1, 1] - lengths.astype(np.uint64)
         packed = b"".join(itertools.chain(heads, itertools.chain.from_iterable(rows)))
-        hashes = leaf_hashes(packed, fields.reshape(-1, 2))
-        words = hashes.view("<u4").astype(np.uint64).sum(axis=0).tolist()
-        return sum(word << 32 * at for at, word in enumerate(words))
+        return add_up(leaf_hashes(packed, fields.reshape(-1, 2)))

@@ -277,7 +277,10 @@ class Resettler(Settler):
             sequence, packed = next(batches, (0, b""))
             if sequence != expected:
                 raise LedgerCorrupt(f"read log, batch {expected}", "is missing")
-            self._seal(door.segment.add(sequence, stored_of(packed, unpack_block(packed))))
+            block = unpack_block(packed)
+            if block.turn is not None and block.turn >= self._parts.read_log.turns:
+                raise LedgerCorrupt(f"read log, batch {sequence}", "is newer than the counters")
+            self._seal(door.segment.add(sequence, stored_of(packed, block)))
         self.drain()
 
 

@@ -4,7 +4,8 @@
     table 2, positions  portal id (16)                                          → Position
     table 3, counters   blinded identity (16)                                   → Counter
     table 4, kept       blinded identity (16)                                   → Counter
-    table 5, marks      "turns" | "kept" | "time" | "clock"                     → u64
+    table 5, marks      "turns"                                                 → Counted
+    table 5, marks      "kept" | "time" | "clock"                               → u64
     table 6, terms      SHA-256 of it (32)                                      → core.store.v1.ReadTerms
 
 Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
@@ -12,8 +13,9 @@ columns as they were received, little-endian, then one verdict byte per read; be
 what the verdicts rest on (not in blocks of version 1) and, of a TAM2 batch, profile and offset.
 
 Counters are the newest durable ones; those kept are as before the batch of the turn that the mark
-"kept" names, and "turns" counts the durable batches with counters. "time" is a time that challenges
-were judged by, "clock" what the system's clock showed then; UTC nanoseconds.
+"kept" names; "turns" counts the durable batches with counters and has the sum over the counters.
+"time" is a time that challenges were judged by, "clock" what the system's clock showed then; UTC
+nanoseconds.
 """
 
 from __future__ import annotations
@@ -58,8 +60,10 @@ _TAM2: Final = struct.Struct("<BH")  # profile, offset; the width of the evidenc
 _POSITION: Final = struct.Struct("<BQQqqQQQQ32s")
 _POSITION_VERSION: Final = 1
 _MARK: Final = struct.Struct("<Q")
+_TURNS: Final = struct.Struct("<Q32s")
 _COUNTER: Final = struct.Struct("<BB16sI")
 _COUNTER_VERSION: Final = 1
+COUNTER_SIZE: Final = _COUNTER.size
 _COUNTERS: Final = np.dtype(
     [("version", "u1"), ("width", "u1"), ("identity", "u1", (16,)), ("counter", "<u4")]
 )
@@ -108,6 +112,15 @@ class Position:
     suppressed_count: int = 0  # alarms that wait for the next summary,
     suppressed_from: int = 0  # the first batch that had one,
     suppressed_digest: bytes = bytes(32)  # and the digest over them
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the newest counters are of."""
+
+    turns: int  # batches with counters that are durable, since ever
+    # Over the counters, see `ReadLogSealer.sum_counters`; None: written before it was kept.
+    sum: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +260,21 @@ def unpack_mark(packed: bytes) -> int:
     if len(packed) != _MARK.size:
         raise LedgerCorrupt("read log", "a mark is of an unknown layout")
     return int(_MARK.unpack(packed)[0])
+
+
+def pack_counted(counted: Counted) -> bytes:
+    """The mark "turns" as bytes; it has a sum."""
+    return _TURNS.pack(counted.turns, (counted.sum or 0).to_bytes(32, "little"))
+
+
+def unpack_counted(packed: bytes) -> Counted:
+    """The mark "turns" again. LedgerCorrupt if it is not of this layout."""
+    if len(packed) == _MARK.size:
+        return Counted(unpack_mark(packed), None)
+    if len(packed) != _TURNS.size:
+        raise LedgerCorrupt("read log", "the mark of its counters is of an unknown layout")
+    turns, total = _TURNS.unpack(packed)
+    return Counted(turns, int.from_bytes(total, "little"))
 
 
 def pack_counter(counter: Counter) -> bytes:

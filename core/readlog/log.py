@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -23,10 +23,11 @@ import numpy as np
 from core.errors import LedgerCorrupt, LedgerStopped
 from core.kernels import TagIndex
 from core.readlog import layout
-from core.readlog.layout import Block, Counter, Position
+from core.readlog.layout import Block, Counted, Counter, Position
 from core.readlog.segments import Stored
 from core.readlog.stored import KeptTime, StoredReads
 from core.readlog.turns import TurnQueue
+from core.sums import MODULUS
 
 # A commit takes what waits, up to so much: its time stays within tens of milliseconds.
 COMMIT_BYTES_MAX: Final = 16 << 20
@@ -81,7 +82,11 @@ class ReadLog(StoredReads):
         """
         super().__init__(path, key, map_gib=map_gib)
         self._on_stop = on_stop
-        self._queue: TurnQueue[_Write | None] = TurnQueue(self.turns)
+        # As of the last commit.
+        self._counted = self.counted
+        if self._counted.sum is None:
+            self._counted = replace(self._counted, sum=self.sum_counters())
+        self._queue: TurnQueue[_Write | None] = TurnQueue(self._counted.turns)
         self._gate = threading.Lock()
         self._closed = False
         # Time that the writer spent in commits, all portals together.
@@ -281,6 +286,7 @@ class ReadLog(StoredReads):
         """Durable on return. Any exception means: outcome unknown."""
         blocks = self._tables[layout.BLOCKS]
         positions = {write.portal_id: write.position for write in writes if write.position}
+        turns, total = self._counted.turns, self._counted.sum or 0
         with self._env.begin(write=True) as txn:
             for write in writes:
                 for key, chunk in write.chunks:
@@ -289,17 +295,20 @@ class ReadLog(StoredReads):
                 for key in write.deleted:
                     txn.delete(key, db=blocks)
                 for counter in write.counters:
-                    self._raise_counter(txn, counter)
+                    total += self._raise_counter(txn, counter)
+                if write.turn is not None:
+                    turns = max(turns, write.turn + 1)
                 for table, key, sealed in write.rows:
                     txn.put(key, sealed, db=self._tables[table])
-            turns = [write.turn for write in writes if write.turn is not None]
-            if turns:
-                self._put_mark(txn, layout.TURNS_MARK, max(turns) + 1)
+            counted = Counted(turns, total % MODULUS)
+            if counted != self._counted:
+                self._put_counted(txn, counted)
             for portal_id, position in positions.items():
                 sealed = self._sealer.seal(
                     layout.POSITIONS, portal_id, layout.pack_position(position)
                 )
                 txn.put(portal_id, sealed, db=self._tables[layout.POSITIONS])
+        self._counted = counted
 
     def _let_go(self, size: int) -> None:
         """Have the kernel drop pages that are durable and hardly ever read again: those of the next
@@ -317,21 +326,22 @@ class ReadLog(StoredReads):
         os.posix_fadvise(self._file, start, end - start, os.POSIX_FADV_DONTNEED)
         self._kept_bytes, self._kept_from = 0, end
 
-    def _put_mark(self, txn: lmdb.Transaction, name: bytes, number: int) -> None:
-        sealed = self._sealer.seal(layout.MARKS, name, layout.pack_mark(number))
+    def _put_counted(self, txn: lmdb.Transaction, counted: Counted) -> None:
+        name = layout.TURNS_MARK
+        sealed = self._sealer.seal(layout.MARKS, name, layout.pack_counted(counted))
         txn.put(name, sealed, db=self._tables[layout.MARKS])
 
-    def _raise_counter(self, txn: lmdb.Transaction, counter: Counter) -> None:
-        """A counter never goes back, whatever is handed in."""
+    def _raise_counter(self, txn: lmdb.Transaction, counter: Counter) -> int:
+        """A counter never goes back, whatever is handed in. By how much the sum changes."""
         table, key = self._tables[layout.COUNTERS], self._sealer.blind(counter.identity)
-        before = txn.get(key, db=table)
-        if before is not None:
-            kept = layout.unpack_counter(self._sealer.open(layout.COUNTERS, key, before))
-            if kept.counter >= counter.counter:
-                return
-        txn.put(
-            key, self._sealer.seal(layout.COUNTERS, key, layout.pack_counter(counter)), db=table
-        )
+        sealed = txn.get(key, db=table)
+        before = None if sealed is None else self._sealer.open(layout.COUNTERS, key, sealed)
+        if before is not None and layout.unpack_counter(before).counter >= counter.counter:
+            return 0
+        packed = layout.pack_counter(counter)
+        txn.put(key, self._sealer.seal(layout.COUNTERS, key, packed), db=table)
+        gone = 0 if before is None else self._sealer.hash_counter(before)
+        return self._sealer.hash_counter(packed) - gone
 
     def _fail(self, writes: list[_Write], error: BaseException) -> None:
         with self._gate:

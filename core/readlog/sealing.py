@@ -8,6 +8,7 @@ one key, the limit for random nonces, are then years of one portal's reads and n
 from __future__ import annotations
 
 import functools
+import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from core.errors import LedgerCorrupt
-from core.readlog.layout import BLOCKS, SEAL_OVERHEAD
+from core.kernels import leaf_hashes
+from core.readlog.layout import BLOCKS, COUNTER_SIZE, SEAL_OVERHEAD
+from core.sums import add_up
 
 _NONCE: Final = 12
 _BLOCK_OWNER: Final = 24  # portal id ‖ epoch: the first bytes of a block's key
@@ -32,6 +35,7 @@ class ReadLogSealer:
         """`key` is the realm's 32-byte read-log key; every key used is derived from it."""
         self._key = key
         self._blinding_key = self._derive(b"counter identities")
+        self._sum_key = self._derive(b"sum of counters")
         self._aead = functools.lru_cache(maxsize=1024)(self._make_aead)
 
     def seal(self, table: int, key: bytes, value: bytes | memoryview) -> bytearray:
@@ -83,6 +87,23 @@ class ReadLogSealer:
     def blind(self, identity: bytes) -> bytes:
         """Keyed hash of a tag's identity, 16 bytes: the only form in which one is ever a key."""
         return hmac.digest(self._blinding_key, identity, "sha256")[:_BLIND_SIZE]
+
+    def sum_counters(self, packed: bytes) -> int:
+        """The sum of the keyed hashes of counters that stand behind each other, as they were packed.
+
+        Of each: SHA-256(00 ‖ key (32) ‖ SHA-256(counter)), as a little-endian number.
+        """
+        count, key_size = len(packed) // COUNTER_SIZE, len(self._sum_key)
+        fields = np.empty((count, 2, 2), np.uint64)
+        fields[:, 0] = 0, key_size
+        fields[:, 1, 0] = np.arange(count, dtype=np.uint64) * COUNTER_SIZE + key_size
+        fields[:, 1, 1] = fields[:, 1, 0] + COUNTER_SIZE
+        return add_up(leaf_hashes(self._sum_key + packed, fields.reshape(-1, 2))) if count else 0
+
+    def hash_counter(self, packed: bytes) -> int:
+        """`sum_counters` of one."""
+        inner = hashlib.sha256(packed).digest()
+        return int.from_bytes(hashlib.sha256(b"\0" + self._sum_key + inner).digest(), "little")
 
     def _derive(self, label: bytes) -> bytes:
         return hmac.digest(self._key, b"jinku read log v1\x00" + label, "sha256")

@@ -16,8 +16,9 @@ from core.kernels import UNKNOWN_NUMBER, TagIndex
 from core.ledger.environment import explain, reserve_readers
 from core.portal.columns import U8, U32
 from core.readlog import layout
-from core.readlog.layout import Basis, Block, Position
+from core.readlog.layout import Basis, Block, Counted, Position
 from core.readlog.sealing import ReadLogSealer
+from core.sums import MODULUS
 
 # Few enough that they stay in the processor's cache from the file to the index.
 COUNTERS_AT_ONCE: Final = 1_024
@@ -170,7 +171,15 @@ class StoredReads:
     @property
     def turns(self) -> int:
         """How many batches with counters are durable, since ever: the turn of the next one."""
-        return self._mark(layout.TURNS_MARK) or 0
+        return self.counted.turns
+
+    @property
+    def counted(self) -> Counted:
+        """Those turns, and the sum over the newest counters. There is none before the first of them, and
+        in a log of an earlier version: batches that tell their turn then contradict counters put back.
+        """
+        packed = self._get(layout.MARKS, layout.TURNS_MARK)
+        return Counted(0, None) if packed is None else layout.unpack_counted(packed)
 
     @property
     def kept_turn(self) -> int | None:
@@ -206,16 +215,33 @@ class StoredReads:
         """Raise the index's counters to the durable ones, and let it go on with the turns; how many
         counters there were.
 
-        Tags that the index does not hold (of another realm, say) are passed over.
+        Tags that the index does not hold (of another realm, say) are passed over. LedgerCorrupt if the
+        counters are not those whose sum was written with the newest of them.
         """
-        kept = 0
-        for identities, counters in self.counter_arrays(layout.COUNTERS):
-            kept += len(counters)
-            numbers = index.find_many(identities)
-            here = numbers != UNKNOWN_NUMBER
-            index.advance_counters(numbers[here], counters[here])
-        index.start_turns(self.turns)
+        kept = total = 0
+        counted = self.counted
+        for rows in self._sealed_counters(layout.COUNTERS):
+            packed = b"".join(self._sealer.open_all(layout.COUNTERS, rows))
+            total += self._sealer.sum_counters(packed)
+            kept += len(rows)
+            for identities, counters in layout.unpack_counters(packed):
+                numbers = index.find_many(identities)
+                here = numbers != UNKNOWN_NUMBER
+                index.advance_counters(numbers[here], counters[here])
+        if counted.sum is not None and total % MODULUS != counted.sum:
+            raise LedgerCorrupt(
+                "read log, counters",
+                "are not those of its newest batch: some were put back to older ones, or removed; "
+                "`jinkud fsck` says which",
+            )
+        index.start_turns(counted.turns)
         return kept
+
+    def sum_counters(self) -> int:
+        """The sum over the newest counters, as they are stored."""
+        rows = self._sealed_counters(layout.COUNTERS)
+        packed = (b"".join(self._sealer.open_all(layout.COUNTERS, part)) for part in rows)
+        return sum(map(self._sealer.sum_counters, packed)) % MODULUS
 
     def blinded(self, identity: bytes) -> bytes:
         """The key of an identity's counter, 16 bytes."""

@@ -90,11 +90,13 @@ class _Count:
         if identity is not None:
             where = f"read log, counter {self._log.blinded(identity).hex()}"
             raise LedgerCorrupt(where, "is not what the batches make it")
+        if self._log.counted.sum not in {None, self._log.sum_counters()}:
+            raise LedgerCorrupt("read log, counters", "have another sum than was written with them")
         return len(self._counters)
 
 
 def check_not_older(state: State, read_log: StoredReads) -> None:
-    """LedgerCorrupt if the journal has batches that the read log does not know.
+    """LedgerCorrupt if the journal has batches that the read log, or its counters, do not know.
 
     It was put back from a copy, or lost: what was read since could be accepted again.
     """
@@ -107,6 +109,9 @@ def check_not_older(state: State, read_log: StoredReads) -> None:
         stands_at = (position.epoch, position.last_sequence) if position is not None else (0, 0)
         if stands_at < (split_segment_key(key)[1], row.last_sequence):
             raise LedgerCorrupt(f"read log, portal {portal.name}", "is older than the journal")
+        # Batches with counters become durable in the order of their turns.
+        if row.counter_batches and read_log.turns < row.first_turn + row.counter_batches:
+            raise LedgerCorrupt("read log, counters", "are older than the journal")
 
 
 _Sealed = dict[int, list[tuple[int, SegmentRow]]]  # by epoch: first sequence and row, in order

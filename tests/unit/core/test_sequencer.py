@@ -468,3 +468,22 @@ def test_files_tell_a_plain_tool_nothing(tmp_path: Path, ledger: Ledger) -> None
         content = path.read_bytes()
         for needle in (b"SECRET-CODE", "机密支行".encode(), b"test.example", b"spiffe"):
             assert needle not in content
+
+
+def test_whatever_ends_the_writers_thread_stops_the_service(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only what a commit raises: a service whose writer is gone would answer nobody."""
+
+    def fail(_: Writer) -> int | None:
+        raise OSError("no clock")
+
+    stopped: list[BaseException] = []
+    sequencer = Sequencer(ledger, HANDLERS, on_stop=stopped.append)
+    monkeypatch.setattr(Writer, "idle_ns", fail)
+    sequencer.start()
+    sequencer._thread.join(10)
+    assert [str(error) for error in stopped] == ["no clock"]
+    with pytest.raises(LedgerStopped):
+        sequencer.submit(command(institution("A")))
+    sequencer.stop()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
+from core.errors import LedgerCorrupt
+from core.readlog.layout import COUNTERS, MARKS
 from jinku.type.v1.tag_pb2 import TagScheme
-from portals import INNER, OUTER, Read, Site, counter_identity, site_in
+from portals import INNER, OUTER, Read, Site, counter_identity, found_site, site_in
 
 TAG = counter_identity(0)
 COUNTER = TagScheme.TAG_SCHEME_COUNTER_CMAC
@@ -48,3 +51,34 @@ def test_spooled_counters_of_a_tag_that_was_read_elsewhere_are_alarmed_as_of_the
     site.pass_time(60)
     spooling.send_durable([Read(TAG, OUTER, 0, counter=8)], scheme=COUNTER)
     assert spooling.ear.of("passage") == []
+
+
+def test_counters_put_back_with_their_sum_do_not_fit_the_batches(tmp_path: Path) -> None:
+    """Whoever puts counters back puts their sum back too, and has the batches against him."""
+    found_site(tmp_path, counter_tags=1)
+    path = tmp_path / "readlog"
+
+    def live(counter: int) -> dict[int, list[tuple[bytes, bytes]]]:
+        site = Site(tmp_path).open()
+        read = [Read(TAG, OUTER, 0, counter=counter)]
+        stream = site.stream(epoch=1)
+        assert stream.send_durable(read, scheme=COUNTER).counts.genuine == 1
+        site.close()
+        with lmdb.open(str(path), max_dbs=16) as env, env.begin() as txn:
+            tables = {number: env.open_db(b"%d" % number, txn) for number in (COUNTERS, MARKS)}
+            return {number: list(txn.cursor(table)) for number, table in tables.items()}
+
+    before = live(5)
+    live(900)
+    with lmdb.open(str(path), max_dbs=16) as env:
+        for number, rows in before.items():
+            table = env.open_db(b"%d" % number)
+            with env.begin(write=True, db=table) as txn:
+                for key, value in rows:
+                    txn.put(key, value)
+    site = Site(tmp_path)
+    try:
+        with pytest.raises(LedgerCorrupt, match="batch 2: is newer than the counters"):
+            site.open().stream(epoch=1)
+    finally:
+        site.close()

@@ -124,6 +124,47 @@ def test_the_greater_counter_stays(opened: Log) -> None:
     assert found.counter == 9
 
 
+def test_a_counter_that_was_put_back_is_not_taken(opened: Log, tmp_path: Path) -> None:
+    """With the older one an answer that was taken once would be taken again."""
+    tags = [number.to_bytes(7) for number in range(1, 1500)]
+    opened.put(PORTALS[0], 1, counters=[Counter(tag, 5) for tag in tags])
+    opened.log.flush()
+    opened.log.close()
+    before, mark = rows(tmp_path, layout.COUNTERS), rows(tmp_path, layout.MARKS)
+    log = Log(tmp_path)
+    log.put(PORTALS[0], 2, counters=[Counter(tags[7], 900), Counter(tags[8], 4)])
+    log.log.flush()
+    log.log.close()
+    after = rows(tmp_path, layout.COUNTERS)
+    (changed,) = (key for key in after if after[key] != before[key])
+
+    def load() -> int:
+        log = ReadLog(tmp_path, KEY, map_gib=1)
+        try:
+            return log.load_counters(TagIndex())
+        finally:
+            log.start()
+            log.close()
+
+    assert load() == len(tags)
+    for change, undo in (
+        (
+            lambda txn: txn.put(changed, before[changed]),
+            lambda txn: txn.put(changed, after[changed]),
+        ),
+        (lambda txn: txn.delete(changed), lambda txn: txn.put(changed, after[changed])),
+    ):
+        damage(tmp_path, change, layout.COUNTERS)
+        with pytest.raises(LedgerCorrupt, match="some were put back to older ones, or removed"):
+            load()
+        damage(tmp_path, undo, layout.COUNTERS)
+        assert load() == len(tags)
+    # The sum alone.
+    damage(tmp_path, lambda txn: txn.put(layout.TURNS_MARK, mark[layout.TURNS_MARK]), layout.MARKS)
+    with pytest.raises(LedgerCorrupt, match="some were put back"):
+        load()
+
+
 def test_another_key_is_refused(opened: Log, tmp_path: Path) -> None:
     opened.put(PORTALS[0], 1)
     opened.log.close()
@@ -131,9 +172,16 @@ def test_another_key_is_refused(opened: Log, tmp_path: Path) -> None:
         ReadLog(tmp_path, bytes(32), map_gib=1)
 
 
-def damage(path: Path, change: Any) -> None:
+def rows(path: Path, number: int) -> dict[bytes, bytes]:
     with lmdb.open(str(path), max_dbs=8, map_size=1 << 30) as env:
-        table = env.open_db(b"%d" % layout.BLOCKS)
+        table = env.open_db(b"%d" % number)
+        with env.begin(db=table) as txn, txn.cursor() as cursor:
+            return {bytes(key): bytes(value) for key, value in cursor}
+
+
+def damage(path: Path, change: Any, number: int = layout.BLOCKS) -> None:
+    with lmdb.open(str(path), max_dbs=8, map_size=1 << 30) as env:
+        table = env.open_db(b"%d" % number)
         with env.begin(write=True, db=table) as txn:
             change(txn)
 

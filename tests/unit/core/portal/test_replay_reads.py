@@ -479,7 +479,7 @@ def test_read_log_of_an_earlier_version(site: Site, monkeypatch: Any) -> None:
                 log, portal_id, epoch, sequence, replace(block, basis=None)
             ),
         )  # fmt: skip
-        patch.setattr(ReadLog, "_put_mark", lambda *_: None)
+        patch.setattr(ReadLog, "_put_counted", lambda *_: None)
         for counter in range(1, 10):
             count_to(stream, counter)
         site.stop_desk()
