@@ -11,6 +11,7 @@ import functools
 import hashlib
 import hmac
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -24,8 +25,26 @@ from core.readlog.layout import BLOCKS, COUNTER_SIZE, SEAL_OVERHEAD
 from core.sums import add_up
 
 _NONCE: Final = 12
+_DRAWN_BYTES: Final = 256 * _NONCE
 _BLOCK_OWNER: Final = 24  # portal id ‖ epoch: the first bytes of a block's key
 _BLIND_SIZE: Final = 16
+
+
+class _Nonces(threading.local):
+    """Random nonces, many drawn at a time: asking the system for them gives up the interpreter's lock."""
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """So many, behind each other; none is handed out twice."""
+        begin, end = self._at, self._at + _NONCE * count
+        if end > len(self._drawn):
+            self._drawn = os.urandom(max(_NONCE * count, _DRAWN_BYTES))
+            begin, end = 0, _NONCE * count
+        self._at = end
+        return self._drawn[begin:end]
 
 
 class ReadLogSealer:
@@ -37,11 +56,12 @@ class ReadLogSealer:
         self._blinding_key = self._derive(b"counter identities")
         self._sum_key = self._derive(b"sum of counters")
         self._aead = functools.lru_cache(maxsize=1024)(self._make_aead)
+        self._nonces = _Nonces()
 
     def seal(self, table: int, key: bytes, value: bytes | memoryview) -> bytearray:
         """nonce ‖ ciphertext ‖ tag: 28 bytes more than `value`."""
         sealed = bytearray(len(value) + SEAL_OVERHEAD)
-        sealed[:_NONCE] = os.urandom(_NONCE)
+        sealed[:_NONCE] = self._nonces.take(1)
         view = memoryview(sealed)
         self._aead(_owner(table, key)).encrypt_into(
             view[:_NONCE], value, _associated(table, key), view[_NONCE:]
@@ -53,7 +73,7 @@ class ReadLogSealer:
     ) -> list[tuple[bytes, memoryview]]:
         """The chunks of one block with their keys, sealed into one piece of memory."""
         aead = self._aead(_owner(BLOCKS, keys[0]))
-        nonces = os.urandom(_NONCE * len(chunks))
+        nonces = self._nonces.take(len(chunks))
         room = np.empty(sum(map(len, chunks)) + SEAL_OVERHEAD * len(chunks), np.uint8).data
         sealed = []
         end = 0
