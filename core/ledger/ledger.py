@@ -174,12 +174,13 @@ class Ledger:
 
     def proof(self, index: int, tree_size: int) -> list[bytes]:
         """RFC 6962 inclusion proof. ValueError unless index < tree_size ≤ size, LedgerCorrupt unless it
-        leads from the entry to the root.
+        leads from the stored leaf's hash to the root.
         """
         root = self.root(tree_size)
         with self._nodes_of(tree_size) as fetch:
             path = inclusion_proof(index, tree_size, fetch)
-        _check_path(self.entry(index), index, tree_size, path, root)
+            leaf = fetch(0, index)
+        _check_path(leaf, index, tree_size, path, root)
         return path
 
     def root(self, tree_size: int) -> bytes:
@@ -205,7 +206,8 @@ class Ledger:
         with self._opened().snapshot() as txn:
             checkpoint = self._checkpoint(txn, index)
             path = inclusion_proof(index, checkpoint.tree_size, self._fetch(txn))
-        _check_path(entry, index, checkpoint.tree_size, path, checkpoint.root_hash)
+        leaf = leaf_hash(entry.leaf)
+        _check_path(leaf, index, checkpoint.tree_size, path, checkpoint.root_hash)
         receipt = Receipt(
             header=entry.header,
             events_digest=sha256(entry.events).digest(),
@@ -421,9 +423,9 @@ class Ledger:
         return verify_entries(self, self._tip, everything=everything)
 
 
-def _check_path(entry: Entry, index: int, tree_size: int, path: list[bytes], root: bytes) -> None:
+def _check_path(leaf: bytes, index: int, tree_size: int, path: list[bytes], root: bytes) -> None:
     """No proof leaves that does not prove: the nodes are stored as they are, sealed by nobody."""
-    if path_root(leaf_hash(entry.leaf), index, tree_size, path) != root:
+    if path_root(leaf, index, tree_size, path) != root:
         raise LedgerCorrupt(
             f"the Merkle nodes of entry {index}", f"do not lead to the root of {tree_size} entries"
         )
