@@ -18,7 +18,7 @@ from core.errors import LedgerCorrupt
 from core.kernels import leaf_hashes
 from core.ledger import layout
 from core.ledger.changes import Changes, TableChange
-from core.ledger.environment import DATABASES_MAX
+from core.ledger.environment import DATABASES_MAX, reserve_readers
 from core.ledger.seal import Sealer
 from core.ledger.store import Handles, rows_from
 from core.ledger.tables import TABLES
@@ -30,6 +30,7 @@ _MARK: Final = 201
 _MARK_KEY: Final = b"mark"
 _PLACE: Final = struct.Struct(">Q32s32s")
 _PAGE: Final = 8192
+_READERS_MAX: Final = 16
 
 
 # By table: key → the row's bytes, or None where it is removed.
@@ -57,15 +58,16 @@ class ReplayedRows:
     """The open environment. One process commits at a time; others may read beside it."""
 
     def __init__(self, path: Path, map_gib: int, sealer: Sealer, version: bytes) -> None:
-        """Open what is in directory `path`, or begin there."""
+        """Open what is in directory `path`, or begin there. OSError, lmdb.Error if there is no room."""
         self._sealer = sealer
         self._version = version
         self._secret = sealer.blind("fsck", b"scratch")
         # Of all rows, once they were added up or while they are none.
         self.sum = 0
+        reserve_readers(path, _READERS_MAX)
         self._env = lmdb.open(
-            str(path), map_size=map_gib << 30, max_dbs=DATABASES_MAX, sync=False, metasync=False,
-            readahead=False, mode=0o600,
+            str(path), map_size=map_gib << 30, max_dbs=DATABASES_MAX, max_readers=_READERS_MAX,
+            sync=False, metasync=False, readahead=False, mode=0o600,
         )  # fmt: skip
         numbers = [layout.CHECKPOINTS, *(table.number for table in TABLES)]
         self.handles: Handles = {n: self._env.open_db(b"%d" % n) for n in numbers}

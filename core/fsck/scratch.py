@@ -69,9 +69,10 @@ class Scratch:
             scratch._close()
             scratch._delete()
             raise
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise SettingsError(
-                f"{scratch.path}: {error}; fsck needs as much free room here as the tables take"
+                f"{scratch.path}: {error}; fsck needs as much free room here as the tables take, and so "
+                "does a start that verifies the ledger first"
             ) from error
         finally:
             scratch._close()
