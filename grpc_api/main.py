@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -56,18 +56,20 @@ def serve(config: Path) -> None:
 
     settings = read_settings(config)
     configure_logs(settings.log.level, settings.log.format)
-    wake = threading.Event()
+    # Put to by the handler of a signal, which may come while this thread is about to wait: an Event's own
+    # lock would then be asked for twice.
+    wake: queue.SimpleQueue[None] = queue.SimpleQueue()
     caught: list[int] = []
 
     def on_signal(number: int, _frame: object) -> None:
         caught.append(number)
-        wake.set()
+        wake.put(None)
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    service = Service.open(settings, on_failure=wake.set)
+    service = Service.open(settings, on_failure=lambda: wake.put(None))
     settle()
-    wake.wait()
+    wake.get()
     if service.failure is None:
         log.info("draining", signal=signal.Signals(caught[0]).name)
         service.close()
