@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shlex
 import signal
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def tell_how(service: Service, teller: Teller) -> None:
 
 def wait_for_signal() -> None:
     """Until somebody ends it: SIGINT or SIGTERM."""
-    ended = threading.Event()
+    # What a signal's handler may use while this thread is about to wait; an Event's lock is not.
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    ended.wait()
+        signal.signal(number, lambda *_: ended.put(None))
+    ended.get()

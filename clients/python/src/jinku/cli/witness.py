@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,12 +60,13 @@ def serve(
         server = Server(listen, opened.answer, limits, tell)
     except OSError as error:
         raise click.UsageError(f"--listen: cannot listen there ({error.strerror})") from error
-    ended = threading.Event()
+    # What a signal's handler may use while this thread is about to wait; an Event's lock is not.
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: ended.put(None))
     server.start()
     click.echo(f"witness {opened.cosigner.verifier_key} at http://{server.listen}")
-    ended.wait()
+    ended.get()
     server.close()
     opened.close()
 
