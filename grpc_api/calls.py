@@ -148,6 +148,8 @@ class Calls:
             raise errors.queue_full() from None
         except LedgerStopped:
             raise errors.stopped() from None
+        # Added even if it is done by then: what it raised was not heard here.
+        unheard = partial(_note_unheard, rpc)
         try:
             # No deadline: as long as the writer needs, which stops rather than hang.
             async with asyncio.timeout(context.time_remaining()):
@@ -155,10 +157,11 @@ class Calls:
         except LedgerStopped:
             raise errors.stopped() from None
         except TimeoutError:
+            future.add_done_callback(unheard)
             raise errors.late() from None
-        finally:
-            if not future.done():
-                future.add_done_callback(partial(_note_unheard, rpc))
+        except asyncio.CancelledError:
+            future.add_done_callback(unheard)
+            raise
         self.metrics.durable(time.monotonic() - started)
         return committed
 

@@ -311,6 +311,36 @@ def test_error_in_a_procedure_is_told_of_when_nobody_waits_any_more(
         assert set(noted) == {"jinku.v1.RegistryService/RegisterInstitution"}
 
 
+def test_error_that_comes_with_the_end_of_the_waiting_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr("grpc_api.calls.note_incident", lambda _, rpc: noted.append(rpc))
+    with running_service(tmp_path) as running:
+        handler = running.service.handlers[RegisterInstitutionRequest]
+        asleep = threading.Event()
+
+        def sleep() -> None:
+            asleep.set()
+            time.sleep(2)
+
+        def broken(request: Any, _state: Any, _context: Any) -> Any:
+            # The loop finds the error and the end of the caller's time in one turn.
+            running.service.loop.loop.call_soon_threadsafe(sleep)
+            assert asleep.wait(10)
+            raise KeyError(request.code)
+
+        running.service.handlers[RegisterInstitutionRequest] = type(handler)(
+            handler.request, broken, handler.answer
+        )
+        received = institution(running, "X1").SerializeToString()
+        registrar = running.registrar()
+        grpc.channel_ready_future(registrar).result(30)
+        with pytest.raises(grpc.RpcError):
+            call_bytes(registrar, REGISTER, received, seconds=1)
+        wait_until(lambda: bool(noted))
+
+
 def test_error_in_a_procedure_is_an_incident_and_changes_nothing(
     running: Running, registrar: grpc.Channel, capfd: pytest.CaptureFixture[str]
 ) -> None:
