@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError, Message
 from core.errors import LedgerCorrupt
 from core.ids import ID_SIZE, split_id
 from core.ledger.seal import Sealer
-from core.ledger.tables import HISTORY, Table
+from core.ledger.tables import HISTORY, HISTORY_KEY_SIZE, Table, split_history_key
 from core.store.v1.rows_pb2 import CommandRow, IndexRow
 
 Row = tuple[bytes, bytes]
@@ -52,8 +52,8 @@ def _origin(table: Table[Message], key: bytes, row: Message | None, realm: int) 
         return f", of entry {row.entry_index}"
     if isinstance(row, IndexRow):
         key = row.id
-    elif table.number == HISTORY.number and len(key) > ID_SIZE:
-        return f", of entry {int.from_bytes(key[ID_SIZE : ID_SIZE + 8], 'big')}"
+    elif table.number == HISTORY.number and len(key) == HISTORY_KEY_SIZE:
+        return f", of entry {split_history_key(key)[0]}"
     if len(key) != ID_SIZE:
         return ""
     of_realm, entry_index, _ = split_id(key)

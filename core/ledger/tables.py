@@ -86,9 +86,34 @@ class IndexKind(StrEnum):
     __hash__ = str.__hash__
 
 
+# Histories grow for ever. In order of subjects alone, every line would lie on a page of its own, in an
+# ever deeper tree; an era's lines lie together, and earlier ones are not written to any more.
+ERA_ENTRIES: Final = 1 << 15
+_ERA: Final = struct.Struct(">I")
+_PLACE: Final = struct.Struct(">QI")
+HISTORY_KEY_SIZE: Final = 32
+
+
+def history_era(entry_index: int) -> int:
+    """Which era an entry is of."""
+    return entry_index // ERA_ENTRIES
+
+
+def history_prefix(era: int, subject_id: bytes = b"") -> bytes:
+    """What all keys of a subject in an era begin with, 20 bytes; without a subject those of the era."""
+    return _ERA.pack(era) + subject_id
+
+
 def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
-    """Subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
-    return subject_id + struct.pack(">QI", entry_index, ordinal)
+    """u32 era ‖ subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
+    era = history_prefix(history_era(entry_index), subject_id)
+    return era + _PLACE.pack(entry_index, ordinal)
+
+
+def split_history_key(key: bytes) -> tuple[int, int]:
+    """Entry index, ordinal."""
+    entry_index, ordinal = _PLACE.unpack(key[-_PLACE.size :])
+    return entry_index, ordinal
 
 
 SEGMENT_KEY_SIZE: Final = 32

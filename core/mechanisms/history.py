@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
@@ -10,12 +9,20 @@ from google.protobuf.message import Message
 
 from core.errors import LedgerCorrupt
 from core.ids import ID_SIZE
-from core.ledger.tables import HISTORY, State, Table, WritableState, history_key
+from core.ledger.tables import (
+    HISTORY,
+    HISTORY_KEY_SIZE,
+    State,
+    Table,
+    WritableState,
+    history_era,
+    history_key,
+    history_prefix,
+    split_history_key,
+)
 from core.store.v1.rows_pb2 import HistoryRow
 
 R = TypeVar("R", bound=Message)
-
-_PLACE = struct.Struct(">QI")
 
 
 class Where(NamedTuple):
@@ -35,17 +42,43 @@ def remember(state: WritableState, where: Where, institution_id: bytes, *subject
     The rows belong to the institution of what the event is about, also in the history of others.
     """
     row = HistoryRow(institution_id=institution_id)
-    place = history_key(b"", where.entry_index, where.ordinal)
-    state.put_each(HISTORY, [id_ + place for id_ in subjects if id_], row)
+    index, ordinal = where.entry_index, where.ordinal
+    state.put_each(HISTORY, [history_key(id_, index, ordinal) for id_ in subjects if id_], row)
 
 
 def places(state: State, subject_id: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
     """(entry index, ordinal of the event) of all that happened to a subject, oldest first, from
     entry `start` on.
     """
-    for key, _ in state.scan(HISTORY, subject_id, history_key(subject_id, start, 0)):
-        entry_index, ordinal = _PLACE.unpack(key[ID_SIZE:])
-        yield entry_index, ordinal
+    for era in range(history_era(start), _newest_era(state) + 1):
+        yield from _places_in(state, era, subject_id, start)
+
+
+def newest_places(state: State, subject_id: bytes, count: int) -> list[tuple[int, int]]:
+    """The last `count` of them, oldest first. What is older than the eras they are of is not looked at."""
+    eras: list[list[tuple[int, int]]] = []
+    found = 0
+    for era in range(_newest_era(state), -1, -1):
+        eras.append(list(_places_in(state, era, subject_id)))
+        found += len(eras[-1])
+        if found >= count:
+            break
+    return [place for era in reversed(eras) for place in era][-count:]
+
+
+def _newest_era(state: State) -> int:
+    """Of all histories; -1 if there are none."""
+    last = state.last(HISTORY, b"", HISTORY_KEY_SIZE)
+    return -1 if last is None else history_era(split_history_key(last[0])[0])
+
+
+def _places_in(
+    state: State, era: int, subject_id: bytes, start: int = 0
+) -> Iterator[tuple[int, int]]:
+    prefix = history_prefix(era, subject_id)
+    first = history_key(subject_id, start, 0) if history_era(start) == era else prefix
+    for key, _ in state.scan(HISTORY, prefix, first):
+        yield split_history_key(key)
 
 
 def need(state: State, table: Table[R], key: bytes, where: Where) -> R:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from core.ledger.ledger import RECEIPT_SIZE_MAX, Ledger
 from core.ledger.merkle import consistency_proof
 from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State, Table
 from core.ledger.tiles import read_tile
-from core.mechanisms.history import places
+from core.mechanisms.history import newest_places
 from core.procedures.tags import show_identity
 from core.reasons import refusal
 from core.store.v1.rows_pb2 import ContainerRow
@@ -63,7 +62,7 @@ def get_container(request: GetContainerRequest, ledger: Ledger) -> GetContainerR
         if row is None:
             return GetContainerResponse(found=False, refused=refusal([why]))
         response = _describe(container_id, row, state)
-        newest = deque(places(state, container_id), maxlen=HISTORY_MAX)
+        newest = newest_places(state, container_id, HISTORY_MAX)
     response.history.extend(_history(newest, ledger))
     return response
 
@@ -118,7 +117,7 @@ def _named(state: State, table: Table[R], id_: bytes) -> R:
     return row
 
 
-def _history(where: deque[tuple[int, int]], ledger: Ledger) -> list[HistoryItem]:
+def _history(where: list[tuple[int, int]], ledger: Ledger) -> list[HistoryItem]:
     """The events at these places, each entry opened once; they stand in order of entries."""
     items: list[HistoryItem] = []
     opened, header, events = -1, EntryHeader(), Events()
