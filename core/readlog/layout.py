@@ -119,8 +119,7 @@ class Counted:
     """What the newest counters are of."""
 
     turns: int  # batches with counters that are durable, since ever
-    # Over the counters, see `ReadLogSealer.sum_counters`; None: written before it was kept.
-    sum: int | None
+    sum: int  # over the counters, see `ReadLogSealer.sum_counters`
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,14 +262,12 @@ def unpack_mark(packed: bytes) -> int:
 
 
 def pack_counted(counted: Counted) -> bytes:
-    """The mark "turns" as bytes; it has a sum."""
-    return _TURNS.pack(counted.turns, (counted.sum or 0).to_bytes(32, "little"))
+    """The mark "turns" as bytes."""
+    return _TURNS.pack(counted.turns, counted.sum.to_bytes(32, "little"))
 
 
 def unpack_counted(packed: bytes) -> Counted:
     """The mark "turns" again. LedgerCorrupt if it is not of this layout."""
-    if len(packed) == _MARK.size:
-        return Counted(unpack_mark(packed), None)
     if len(packed) != _TURNS.size:
         raise LedgerCorrupt("read log", "the mark of its counters is of an unknown layout")
     turns, total = _TURNS.unpack(packed)

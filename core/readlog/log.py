@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -84,8 +84,6 @@ class ReadLog(StoredReads):
         self._on_stop = on_stop
         # As of the last commit.
         self._counted = self.counted
-        if self._counted.sum is None:
-            self._counted = replace(self._counted, sum=self.sum_counters())
         self._queue: TurnQueue[_Write | None] = TurnQueue(self._counted.turns)
         self._gate = threading.Lock()
         self._closed = False
@@ -286,7 +284,7 @@ class ReadLog(StoredReads):
         """Durable on return. Any exception means: outcome unknown."""
         blocks = self._tables[layout.BLOCKS]
         positions = {write.portal_id: write.position for write in writes if write.position}
-        turns, total = self._counted.turns, self._counted.sum or 0
+        turns, total = self._counted.turns, self._counted.sum
         with self._env.begin(write=True) as txn:
             for write in writes:
                 for key, chunk in write.chunks:

@@ -175,11 +175,9 @@ class StoredReads:
 
     @property
     def counted(self) -> Counted:
-        """Those turns, and the sum over the newest counters. There is none before the first of them, and
-        in a log of an earlier version: batches that tell their turn then contradict counters put back.
-        """
+        """Those turns, and the sum over the newest counters: 0 before the first of them."""
         packed = self._get(layout.MARKS, layout.TURNS_MARK)
-        return Counted(0, None) if packed is None else layout.unpack_counted(packed)
+        return Counted(0, 0) if packed is None else layout.unpack_counted(packed)
 
     @property
     def kept_turn(self) -> int | None:
@@ -228,7 +226,7 @@ class StoredReads:
                 numbers = index.find_many(identities)
                 here = numbers != UNKNOWN_NUMBER
                 index.advance_counters(numbers[here], counters[here])
-        if counted.sum is not None and total % MODULUS != counted.sum:
+        if total % MODULUS != counted.sum:
             raise LedgerCorrupt(
                 "read log, counters",
                 "are not those of its newest batch: some were put back to older ones, or removed; "

@@ -90,7 +90,7 @@ class _Count:
         if identity is not None:
             where = f"read log, counter {self._log.blinded(identity).hex()}"
             raise LedgerCorrupt(where, "is not what the batches make it")
-        if self._log.counted.sum not in {None, self._log.sum_counters()}:
+        if self._log.counted.sum != self._log.sum_counters():
             raise LedgerCorrupt("read log, counters", "have another sum than was written with them")
         return len(self._counters)
 

@@ -163,6 +163,10 @@ def test_a_counter_that_was_put_back_is_not_taken(opened: Log, tmp_path: Path) -
     damage(tmp_path, lambda txn: txn.put(layout.TURNS_MARK, mark[layout.TURNS_MARK]), layout.MARKS)
     with pytest.raises(LedgerCorrupt, match="some were put back"):
         load()
+    # And without it.
+    damage(tmp_path, lambda txn: txn.delete(layout.TURNS_MARK), layout.MARKS)
+    with pytest.raises(LedgerCorrupt, match="some were put back"):
+        load()
 
 
 def test_another_key_is_refused(opened: Log, tmp_path: Path) -> None:
