@@ -184,6 +184,10 @@ static void look_up(void)
 
 int main(void)
 {
+#if defined(CONTROL)
+    look_up();
+    return 0;
+#endif
     for (int k = 0; k < CPU_KERNEL_COUNT; k++) {
         if (!(cpu_detect() >> k & 1))
             continue;
@@ -195,8 +199,5 @@ int main(void)
                     run_pipeline(k, scheme, blocks);
         printf("%s\n", cpu_kernel_name(k));
     }
-#if defined(CONTROL)
-    look_up();
-#endif
     return 0;
 }
