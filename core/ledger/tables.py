@@ -99,15 +99,15 @@ def history_era(entry_index: int) -> int:
     return entry_index // ERA_ENTRIES
 
 
-def history_prefix(era: int, subject_id: bytes = b"") -> bytes:
-    """What all keys of a subject in an era begin with, 20 bytes; without a subject those of the era."""
+def history_prefix(era: int, subject_id: bytes) -> bytes:
+    """What all keys of a subject in an era begin with, 20 bytes."""
     return _ERA.pack(era) + subject_id
 
 
 def history_key(subject_id: bytes, entry_index: int, ordinal: int) -> bytes:
     """u32 era ‖ subject's id ‖ u64 entry index ‖ u32 ordinal of the event in its entry."""
-    era = history_prefix(history_era(entry_index), subject_id)
-    return era + _PLACE.pack(entry_index, ordinal)
+    prefix = history_prefix(history_era(entry_index), subject_id)
+    return prefix + _PLACE.pack(entry_index, ordinal)
 
 
 def split_history_key(key: bytes) -> tuple[int, int]:

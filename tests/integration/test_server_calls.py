@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -260,6 +260,14 @@ def test_queue_full_is_said_with_a_time_to_retry(tmp_path: Path) -> None:
         assert running.service.ledger.size == 4
 
 
+def decide_by(running: Running, decide: Callable[[Any, Any, Any], Any]) -> None:
+    """Institutions are registered by this procedure from now on."""
+    handler = running.service.handlers[RegisterInstitutionRequest]
+    running.service.handlers[RegisterInstitutionRequest] = type(handler)(
+        handler.request, decide, handler.answer
+    )
+
+
 def test_cancelled_call_is_still_decided(tmp_path: Path) -> None:
     with running_service(tmp_path) as running:
         release = threading.Event()
@@ -269,9 +277,7 @@ def test_cancelled_call_is_still_decided(tmp_path: Path) -> None:
             release.wait(10)
             return handler.decide(request, state, context)
 
-        running.service.handlers[RegisterInstitutionRequest] = type(handler)(
-            handler.request, slow, handler.answer
-        )
+        decide_by(running, slow)
         registrar = running.registrar()
         received = institution(running, "X1").SerializeToString()
         with pytest.raises(grpc.RpcError) as caught:
@@ -290,16 +296,13 @@ def test_error_in_a_procedure_is_told_of_when_nobody_waits_any_more(
     monkeypatch.setattr("grpc_api.calls.note_incident", lambda _, rpc: noted.append(rpc))
     with running_service(tmp_path) as running:
         entered, release = threading.Event(), threading.Event()
-        handler = running.service.handlers[RegisterInstitutionRequest]
 
         def broken(request: Any, _state: Any, _context: Any) -> Any:
             entered.set()
             release.wait(60)
             raise KeyError(request.code)
 
-        running.service.handlers[RegisterInstitutionRequest] = type(handler)(
-            handler.request, broken, handler.answer
-        )
+        decide_by(running, broken)
         received = institution(running, "X1").SerializeToString()
         registrar = running.registrar()
         # Again if it did not get as far as the procedure within its time.
@@ -317,7 +320,6 @@ def test_error_that_comes_with_the_end_of_the_waiting_is_told_of(
     noted: list[str] = []
     monkeypatch.setattr("grpc_api.calls.note_incident", lambda _, rpc: noted.append(rpc))
     with running_service(tmp_path) as running:
-        handler = running.service.handlers[RegisterInstitutionRequest]
         asleep = threading.Event()
 
         def sleep() -> None:
@@ -330,9 +332,7 @@ def test_error_that_comes_with_the_end_of_the_waiting_is_told_of(
             assert asleep.wait(10)
             raise KeyError(request.code)
 
-        running.service.handlers[RegisterInstitutionRequest] = type(handler)(
-            handler.request, broken, handler.answer
-        )
+        decide_by(running, broken)
         received = institution(running, "X1").SerializeToString()
         registrar = running.registrar()
         grpc.channel_ready_future(registrar).result(30)
