@@ -16,11 +16,13 @@ from core.sequencer import Command
 
 CLAIM = "ledger.growth_10k_to_10m"
 SMALL = 10_000
-GREAT, GREAT_FULL, GREAT_QUICK = 1_000_000, 10_000_000, 12_000
+GREAT, GREAT_QUICK = (1_000_000,), (12_000,)
+GREAT_FULL = (1_000_000, 3_000_000, 10_000_000)
 BOXES, BOXES_QUICK = 5_000, 500
 BATCH = 64
 TURNS, TURNS_QUICK = 30, 2
 TURN = 10 * BATCH
+TELL_EVERY = 30.0  # seconds
 
 
 class Site:
@@ -43,27 +45,35 @@ class Site:
         return commands
 
     def grow(self, size: int) -> None:
-        """Passages, until the journal has so many entries."""
+        """Passages, until the journal has so many entries; says how far it is."""
+        told = time.monotonic()
         while self.realm.ledger.size < size:
             self.realm.commit(self.passages(min(512, size - self.realm.ledger.size)))
+            if time.monotonic() > told + TELL_EVERY:
+                told = time.monotonic()
+                print(f"  … {self.realm.ledger.size:,} of {size:,} entries", flush=True)
 
 
 def measure(*, quick: bool = False, full: bool = False) -> list[Row]:
-    target = GREAT_QUICK if quick else GREAT_FULL if full else GREAT
+    sizes = GREAT_QUICK if quick else GREAT_FULL if full else GREAT
     with ExitStack() as stack:
         small, great = (
             Site(stack.enter_context(opened()), BOXES_QUICK if quick else BOXES) for _ in range(2)
         )
         small.grow(SMALL if not quick else small.realm.ledger.size)
-        great.grow(target)
         turns = TURNS_QUICK if quick else TURNS
-        passages = compare(small, great, turns)
-        boxes = compare_boxes(small.realm, great.realm, turns)
-        used = great.realm.ledger.usage().bytes_used
+        steps = []
+        for size in sizes:
+            great.grow(size)
+            passages = compare(small, great, turns)
+            boxes = compare_boxes(small.realm, great.realm, turns)
+            used = great.realm.ledger.usage().bytes_used
+            step = f"{size:,} entries: {passages:.2f}, new boxes {boxes:.2f}, {used / size / 1e3:.1f} KB an entry"
+            print(f"  {step}", flush=True)
+            steps.append(step)
     note = (
-        f"{target:,} entries against {SMALL:,}, {BATCH} commands a commit, median of {turns} turns; "
-        f"passages of {len(great.tags):,} boxes; registering new boxes {boxes:.2f}; "
-        f"file {used / target / 1e3:.1f} KB an entry"
+        f"against {SMALL:,} entries, {BATCH} commands a commit, median of {turns} turns, "
+        f"passages of {len(great.tags):,} boxes. {'; '.join(steps)}"
     )
     return [make_row(CLAIM, passages, "ratio", note=note)]
 
