@@ -62,7 +62,7 @@ def measure(*, quick: bool = False, full: bool = False) -> list[Row]:
         )
         small.grow(SMALL if not quick else small.realm.ledger.size)
         turns = TURNS_QUICK if quick else TURNS
-        steps = []
+        passages, steps = 0.0, []
         for size in sizes:
             great.grow(size)
             passages = compare(small, great, turns)
@@ -72,8 +72,8 @@ def measure(*, quick: bool = False, full: bool = False) -> list[Row]:
             print(f"  {step}", flush=True)
             steps.append(step)
     note = (
-        f"against {SMALL:,} entries, {BATCH} commands a commit, median of {turns} turns, "
-        f"passages of {len(great.tags):,} boxes. {'; '.join(steps)}"
+        f"against {SMALL:,} entries and what the turns add to both, {BATCH} commands a commit, "
+        f"median of {turns} turns, passages of {len(great.tags):,} boxes. {'; '.join(steps)}"
     )
     return [make_row(CLAIM, passages, "ratio", note=note)]
 

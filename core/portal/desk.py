@@ -16,7 +16,6 @@ from core.ledger.tables import PORTALS
 from core.portal.door import Door, Judged, Use
 from core.portal.outbound import Outbound
 from core.portal.parts import Parts
-from core.portal.retention import keep_first_counters
 from core.portal.session import End, PortalSession
 from core.portal.settling import Resettler
 from core.portal.tracker import EVERYTHING_NS
@@ -77,7 +76,6 @@ class PortalDesk:
         with self._parts.ledger.read() as state:
             check_not_older(state, self._parts.read_log)
         self._resume_time()
-        keep_first_counters(self._parts)
         self._parts.read_log.load_counters(self._parts.directory.index)
         replayed = 0
         for portal_id, _ in list(self._parts.read_log.positions()):

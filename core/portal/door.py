@@ -328,7 +328,7 @@ class Door:
             # As they were then: a tag may have been registered since.
             numbers[np.isin(block.verdicts, _WITHOUT_NUMBER)] = UNKNOWN_NUMBER
             if sequence >= position.replay_from:
-                if block.basis is not None and block.basis.quiet_before_ns:
+                if block.basis.quiet_before_ns:
                     gone = self.tracker.finish(block.basis.quiet_before_ns, sequence - 1)
                 # A tag whose master was loaded then and is not now has no number: it is not followed.
                 verdicts = np.where(numbers == UNKNOWN_NUMBER, np.uint8(NO_VERDICT), block.verdicts)

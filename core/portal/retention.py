@@ -31,7 +31,7 @@ from core.portal.parts import Parts
 from core.portal.policy import Policy, Rule
 from core.procedures.segments import next_segment
 from core.readlog.counters import Run, advances, counted, digest_kept
-from core.readlog.layout import COUNTERS, Block, Counter
+from core.readlog.layout import Block, Counter
 from core.sequencer import Command
 from core.store.v1.rows_pb2 import SegmentRow
 
@@ -167,7 +167,7 @@ class Pruner:
         first = next_segment(state, portal_id, position.epoch)
         found = self._parts.read_log.first_basis(portal_id, position.epoch, first)
         if found is not None:
-            look.turn = min(look.turn, found[1].turn if found[1] is not None else 0)
+            look.turn = min(look.turn, found[1].turn)
 
     def _unpruned(self, state: State, portal_id: bytes) -> Iterator[tuple[bytes, SegmentRow]]:
         """The portal's runs that are there, oldest first."""
@@ -266,27 +266,6 @@ class Pruner:
                 if row.last_sequence >= sequence:
                     return row.last_sequence if row.pruned else 0
         return 0
-
-
-def keep_first_counters(parts: Parts) -> None:
-    """Before the first batch is judged: keep the counters of a read log that was written before batches
-    had turns. Durable on return; nothing is done to any other.
-    """
-    log = parts.read_log
-    if log.turns or log.kept_turn is not None:
-        return
-    counters = [
-        Counter(identity.tobytes(), counter)
-        for identities, values in log.counter_arrays(COUNTERS)
-        for identity, counter in zip(identities, values.tolist(), strict=True)
-    ]
-    if not counters:
-        return
-    changed = {one.identity: one.counter for one in counters}
-    tags, digest = digest_kept(log, 0, changed)
-    maker = CommandMaker(parts.principal, b"", "")
-    parts.sequencer.submit(maker.keep_counters(0, tags, digest)).result()
-    log.keep_counters(0, counters)
 
 
 def run_of(key: bytes, row: SegmentRow, name: str) -> Run:

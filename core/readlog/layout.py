@@ -10,7 +10,7 @@
 
 Integers in keys are big-endian, so that a portal's blocks lie in order. A block is a header and the
 columns as they were received, little-endian, then one verdict byte per read; behind the header stand
-what the verdicts rest on (not in blocks of version 1) and, of a TAM2 batch, profile and offset.
+what the verdicts rest on and, of a TAM2 batch, profile and offset.
 
 Counters are the newest durable ones; those kept are as before the batch of the turn that the mark
 "kept" names; "turns" counts the durable batches with counters and has the sum over the counters.
@@ -51,7 +51,6 @@ _BLOCK_KEY: Final = struct.Struct(">16sQQH")
 _BLOCK_PREFIX: Final = struct.Struct(">16sQQ")
 _BLOCK: Final = struct.Struct("<BBBBBBHIqq32sB16s")
 _BLOCK_VERSION: Final = 2
-_BLOCK_VERSION_BARE: Final = 1  # without a basis
 _BASIS: Final = struct.Struct("<QQq32sB")
 _HAS_PHASE: Final = 1
 _HAS_DOPPLER: Final = 2
@@ -90,13 +89,12 @@ class Block:
     challenge_state: int  # number of jinku.v1.ChallengeState
     known_antennas: U8  # (256,) 1 where the antenna was in use
     channel_count: int
-    basis: Basis | None = None  # None: written before it was kept
+    basis: Basis
 
     @property
     def turn(self) -> int | None:
         """Its place among the site's batches with counters; None if it has none."""
-        counted = self.basis is not None and self.columns.scheme in COUNTED
-        return self.basis.turn if self.basis is not None and counted else None
+        return self.basis.turn if self.columns.scheme in COUNTED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +164,13 @@ def pack_block(block: Block) -> bytes:
     if columns.tam2_profile:
         flags |= _HAS_TAM2
         tam2 = _TAM2.pack(columns.tam2_profile, columns.tam2_offset)
-    basis = b""
-    if block.basis is not None:
-        one = block.basis
-        basis = _BASIS.pack(
-            one.journal_size, one.turn, one.quiet_before_ns, one.terms, one.restored
-        )
+    one = block.basis
+    basis = _BASIS.pack(one.journal_size, one.turn, one.quiet_before_ns, one.terms, one.restored)
     header = _BLOCK.pack(
-        _BLOCK_VERSION if basis else _BLOCK_VERSION_BARE, columns.scheme,
-        columns.identity.shape[1], columns.evidence.shape[1], flags, block.challenge_state,
-        block.channel_count, len(columns), columns.base_time_ns, block.received_ns,
-        np.packbits(block.known_antennas).tobytes(),
-        len(columns.challenge_id), columns.challenge_id,
+        _BLOCK_VERSION, columns.scheme, columns.identity.shape[1], columns.evidence.shape[1], flags,
+        block.challenge_state, block.channel_count, len(columns), columns.base_time_ns,
+        block.received_ns, np.packbits(block.known_antennas).tobytes(), len(columns.challenge_id),
+        columns.challenge_id,
     )  # fmt: skip
     parts = (
         header, basis, tam2, columns.identity.data, columns.evidence.data, columns.antenna.data,
@@ -218,14 +211,12 @@ def unpack_block(packed: bytes) -> Block:
     return Block(columns, verdicts, received_ns, challenge_state, known, channel_count, basis)
 
 
-def unpack_basis(packed: bytes) -> tuple[Basis | None, int]:
+def unpack_basis(packed: bytes) -> tuple[Basis, int]:
     """The basis of a block, of which this may be the beginning, and where it ends. LedgerCorrupt if it
     is not of this layout.
     """
-    if len(packed) < _BLOCK.size or packed[0] not in {_BLOCK_VERSION, _BLOCK_VERSION_BARE}:
+    if len(packed) < _BLOCK.size or packed[0] != _BLOCK_VERSION:
         raise LedgerCorrupt("read log", "a block is of an unknown layout")
-    if packed[0] == _BLOCK_VERSION_BARE:
-        return None, _BLOCK.size
     after = _BLOCK.size + _BASIS.size
     if len(packed) < after:
         raise LedgerCorrupt("read log", "a block's length and its header disagree")

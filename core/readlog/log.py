@@ -361,10 +361,9 @@ class ReadLog(StoredReads):
 
 def stored_of(packed: bytes, block: Block) -> Stored:
     """What a segment knows of a batch. The digest is computed without the GIL."""
-    turn = block.basis.turn if block.basis is not None else 0
     return Stored(
-        sha256(packed).digest(), len(packed), len(block.columns), block.received_ns, turn,
-        block.turn is not None,
+        sha256(packed).digest(), len(packed), len(block.columns), block.received_ns,
+        block.basis.turn, block.turn is not None,
     )  # fmt: skip
 
 

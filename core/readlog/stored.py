@@ -149,7 +149,7 @@ class StoredReads:
 
     def first_basis(
         self, portal_id: bytes, epoch: int, from_sequence: int
-    ) -> tuple[int, Basis | None] | None:
+    ) -> tuple[int, Basis] | None:
         """Sequence and basis of the first batch from `from_sequence` on; reads the beginning of it."""
         with self._env.begin() as txn, txn.cursor(self._tables[layout.BLOCKS]) as cursor:
             if not cursor.set_range(layout.block_prefix(portal_id, epoch, from_sequence)):

@@ -59,8 +59,7 @@ class _Count:
     def add(self, block: Block) -> None:
         self.batches += 1
         self.reads += len(block.columns)
-        if block.basis is not None:
-            self._add_terms(block.basis.terms)
+        self._add_terms(block.basis.terms)
         if block.turn is not None and block.turn >= self._kept_turn:
             self._turns.append(block.turn)
             self._counters.raise_to(*advances(block))

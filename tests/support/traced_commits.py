@@ -20,7 +20,7 @@ import numpy as np
 from core.errors import LedgerStopped
 from core.keys import RealmKeys
 from core.portal.columns import Columns
-from core.readlog.layout import Block, Counter, Position
+from core.readlog.layout import Basis, Block, Counter, Position
 from core.readlog.log import ReadLog
 from core.sequencer import Sequencer
 from ledgers import HANDLERS, command, reopen
@@ -42,7 +42,8 @@ def block_of(sequence: int) -> Block:
         phase=np.empty(0, "<u2"), doppler_chz=np.empty(0, "<i2"),
         time_us=np.arange(READS, dtype="<u4"), tam2_profile=0, tam2_offset=0,
     )  # fmt: skip
-    return Block(columns, ones, sequence, 1, np.ones(256, np.uint8), 1)
+    basis = Basis(journal_size=1, turn=sequence, quiet_before_ns=0, terms=bytes(32))
+    return Block(columns, ones, sequence, 1, np.ones(256, np.uint8), 1, basis)
 
 
 def tell(line: str) -> None:

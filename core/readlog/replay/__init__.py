@@ -117,9 +117,6 @@ class _Replayer:
     def take(self, batch: Batch) -> None:
         """Judge it again, if it is wanted; let its counters count."""
         basis = batch.block.basis
-        if basis is None:
-            self._report.batches_bare += 1
-            return
         self._tags.advance(basis.journal_size, str(batch))
         turn = batch.block.turn
         counters_known = turn is None or turn >= self._kept_turn

@@ -37,8 +37,6 @@ class Batch:
     def order(self) -> tuple[int, int, int]:
         """In what order it was judged, as far as verdicts depend on it."""
         basis = self.block.basis
-        if basis is None:
-            return 0, 0, 0
         # Without counters it may go before whatever saw the same tags.
         counted = self.block.turn is not None
         return basis.journal_size, counted, basis.turn if counted else 0
@@ -121,12 +119,7 @@ class Source:
 
 def _moment(block: Block) -> tuple[int, int, int]:
     """What never goes back from batch to batch of a portal."""
-    basis = block.basis
-    return (
-        block.received_ns,
-        basis.journal_size if basis is not None else 0,
-        basis.turn if basis is not None else 0,
-    )
+    return block.received_ns, block.basis.journal_size, block.basis.turn
 
 
 def in_order(source: Source, report: Report) -> Iterator[Batch]:

@@ -127,7 +127,6 @@ class Decisions:
     def follow(self, batch: Batch, numbers: U32) -> None:
         """The portal's next batch, its verdicts proven."""
         basis = batch.block.basis
-        assert basis is not None
         terms = self._terms_of(basis.terms)
         one = self._followers.get((batch.portal_id, batch.epoch))
         if one is None:
@@ -180,7 +179,7 @@ class Decisions:
             if sequence >= batch.sequence:
                 return
             numbers = self._numbers(block, terms)
-            if block.basis is not None and block.basis.quiet_before_ns:
+            if block.basis.quiet_before_ns:
                 one.tracker.finish(block.basis.quiet_before_ns, sequence - 1)
             verdicts = np.where(numbers == UNKNOWN_NUMBER, np.uint8(NO_VERDICT), block.verdicts)
             verdicts = leave_out_decided(block.columns, verdicts, numbers, one.decided)

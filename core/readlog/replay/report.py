@@ -21,8 +21,6 @@ class Report:
     # Left out: segments that were deleted, and the reads that were in them,
     segments_pruned: int = 0
     reads_pruned: int = 0
-    # batches written before what their verdicts rest on was stored,
-    batches_bare: int = 0
     # reads of tags under masters that are not loaded now, by (issuing realm, version),
     reads_without_master: Counter[tuple[int, int]] = field(default_factory=Counter)
     # reads with counters from before the counters that are kept: their evidence was verified, whether it
@@ -43,11 +41,6 @@ class Report:
             told.append(
                 f"not derived: {self.segments_pruned} segments with {self.reads_pruned} reads were "
                 "deleted, their time being over"
-            )
-        if self.batches_bare:
-            told.append(
-                f"not derived: {self.batches_bare} batches were written by a version that did not "
-                "store what verdicts rest on"
             )
         for (realm, version), reads in sorted(self.reads_without_master.items()):
             told.append(

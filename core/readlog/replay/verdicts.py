@@ -59,7 +59,6 @@ class Judge:
         LedgerCorrupt names the first read whose verdict is stored as another.
         """
         block = batch.block
-        assert block.basis is not None
         terms = self.terms(block.basis.terms, str(batch))
         challenge = self._challenge(batch)
         columns = block.columns
@@ -89,7 +88,7 @@ class Judge:
         """The challenge that was answered, if it was one by then."""
         block = batch.block
         state, challenge = ChallengeState.CHALLENGE_STATE_NOT_NEEDED, None
-        if block.columns.challenge_id and block.basis is not None:
+        if block.columns.challenge_id:
             state, challenge = self._challenges[block.basis.terms].judge(
                 batch.portal_id, block.columns.challenge_id, block.received_ns
             )

@@ -13,6 +13,7 @@ from hypothesis import given
 from core.errors import LedgerCorrupt
 from core.portal.columns import BatchFault, Columns, read_columns
 from core.readlog.layout import (  # fmt: skip
+    Basis,
     Block,
     Position,
     pack_block,
@@ -102,13 +103,15 @@ def test_blocks_come_back(batch: ReadBatch, data: st.DataObject) -> None:
     verdicts = np.array([data.draw(st.integers(1, 7)) for _ in batch.rows], np.uint8)
     known = np.zeros(256, np.uint8)
     known[data.draw(st.lists(st.integers(0, 255)))] = 1
-    packed = pack_block(Block(columns, verdicts, 5, 2, known, 256))
+    basis = Basis(7, 8, 9, bytes(range(32)), data.draw(st.booleans()))
+    packed = pack_block(Block(columns, verdicts, 5, 2, known, 256, basis))
     block = unpack_block(packed)
     assert_same(block.columns, columns)
     assert np.array_equal(block.verdicts, verdicts)
     assert np.array_equal(block.known_antennas, known)
     assert (block.received_ns, block.challenge_state, block.channel_count) == (5, 2, 256)
-    for damaged in (packed[:-1], packed + b"x", b"\x02" + packed[1:], b""):
+    assert block.basis == basis
+    for damaged in (packed[:-1], packed + b"x", b"\x01" + packed[1:], b""):
         with pytest.raises(LedgerCorrupt):
             unpack_block(damaged)
 

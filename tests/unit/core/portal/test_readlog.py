@@ -17,7 +17,7 @@ from core.errors import LedgerCorrupt, LedgerStopped
 from core.kernels import TagIndex
 from core.portal.columns import Columns
 from core.readlog import layout
-from core.readlog.layout import Block, Counter, Position
+from core.readlog.layout import Basis, Block, Counter, Position
 from core.readlog.log import COMMIT_BYTES_MAX, LET_GO_BYTES, ReadLog
 
 KEY = bytes(range(32))
@@ -32,7 +32,8 @@ def block(reads: int, seed: int = 0) -> Block:
         rng.integers(0, 256, (reads, 16), np.uint8), u8, u8, u8.astype("<i2"),
         np.empty(0, "<u2"), np.empty(0, "<i2"), u8.astype("<u4"),
     )  # fmt: skip
-    return Block(columns, np.ones(reads, np.uint8), 5, 2, np.ones(256, np.uint8), 1)
+    basis = Basis(1, seed, 0, bytes(32))
+    return Block(columns, np.ones(reads, np.uint8), 5, 2, np.ones(256, np.uint8), 1, basis)
 
 
 class Log:

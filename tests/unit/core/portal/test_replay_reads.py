@@ -19,7 +19,6 @@ from core.portal import session as session_module
 from core.portal.retention import Pruner
 from core.readlog import layout
 from core.readlog.layout import Block, Counter
-from core.readlog.log import ReadLog
 from core.readlog.replay import Report, Wanted, replay_reads
 from core.readlog.verify import verify_segments
 from core.settings import PortalSettings, ReadLogSettings
@@ -468,43 +467,6 @@ def test_counters_that_were_journalled_and_not_written(site: Site, monkeypatch: 
     assert replay(site).segments_pruned == 2
 
 
-def test_read_log_of_an_earlier_version(site: Site, monkeypatch: Any) -> None:
-    """Its batches do not say what they rest on; what comes after them is judged again all the same."""
-    stream = site.stream()
-    with monkeypatch.context() as patch:
-        seal = ReadLog.seal_block
-        patch.setattr(
-            ReadLog, "seal_block",
-            lambda log, portal_id, epoch, sequence, block: seal(
-                log, portal_id, epoch, sequence, replace(block, basis=None)
-            ),
-        )  # fmt: skip
-        put = ReadLog._put_counted
-        patch.setattr(
-            ReadLog, "_put_counted",
-            lambda log, txn, counted: put(log, txn, replace(counted, turns=0)),
-        )  # fmt: skip
-        for counter in range(1, 10):
-            count_to(stream, counter)
-        site.stop_desk()
-    site.restart()
-    assert [(one.turn, one.tags) for one in site.events("counters_kept")] == [(0, 1)]
-    stream = site.stream()
-    assert count_to(stream, 9).counts.replayed == 1
-    assert count_to(stream, 10).counts.genuine == 1
-    calm(site)
-    report = replay(site)
-    assert (report.batches, report.batches_bare) == (2, 9)
-    assert "9 batches were written by a version" in "\n".join(report.lines())
-    with site.ledger.read() as state:
-        assert verify_segments(state, site.read_log).batches == 11
-    site.pass_time(31 * DAY)
-    site.restart()
-    eventually(lambda: len(site.events("read_segment_sealed")) == 2)
-    assert Pruner(site.parts).prune() == 2
-    assert [one.turn for one in site.events("counters_kept")] == [0, 2]
-
-
 def test_needed_reads_outlive_the_counters_they_rest_on(site: Site) -> None:
     stream, other = site.stream(), site.stream("gate-2")
     count_to(other, 1)
@@ -607,7 +569,6 @@ def forge(
 
 def with_basis(**changed: Any) -> Callable[[Block], Block]:
     def change(block: Block) -> Block:
-        assert block.basis is not None
         return replace(block, basis=replace(block.basis, **changed))
 
     return change
