@@ -17,7 +17,6 @@ import structlog
 
 from core.errors import LedgerCorrupt, SettingsError, WitnessesUnreachable
 from core.ledger.ledger import Ledger
-from core.ledger.merkle import consistency_proof
 from core.ledger.note import Checkpoint
 from core.settings import WitnessesSettings, WitnessSettings
 from jinku.errors import JinkuError as ClientError
@@ -302,8 +301,7 @@ class Witnesses:
     def _prove(self, old: int, size: int) -> Sequence[bytes]:
         if old in {0, size}:
             return ()
-        with self._ledger.nodes() as fetch:
-            return consistency_proof(old, size, fetch)
+        return self._ledger.consistency(old, size)[0]
 
     def _contradiction(self, one: Asked, what: str) -> Contradicted:
         """What the witness says, and whether it can show it."""

@@ -26,6 +26,8 @@ from core.ledger.merkle import (
     EMPTY_ROOT,
     Fetch,
     Frontier,
+    consistency_proof,
+    consistency_roots,
     inclusion_proof,
     leaf_hash,
     path_root,
@@ -184,16 +186,28 @@ class Ledger:
         return path
 
     def root(self, tree_size: int) -> bytes:
-        """Root hash of the first `tree_size` entries. ValueError unless tree_size ≤ size, LedgerCorrupt if
-        a checkpoint of that size has another.
+        """Root hash of the first `tree_size` entries. ValueError unless tree_size ≤ size, LedgerCorrupt
+        unless the first checkpoint that holds them follows from it.
         """
+        if not tree_size:
+            return EMPTY_ROOT
         with self._nodes_of(tree_size) as fetch:
             root = root_at(tree_size, fetch)
         with self._opened().snapshot() as txn:
-            checkpoint = self._checkpoint(txn, tree_size - 1 if tree_size else None)
-        if checkpoint.tree_size == tree_size and checkpoint.root_hash != root:
-            raise LedgerCorrupt(f"checkpoint {tree_size}", "has another root hash than the nodes")
+            checkpoint = self._checkpoint(txn, tree_size - 1)
+            path = consistency_proof(tree_size, checkpoint.tree_size, self._fetch(txn))
+        _check_growth(tree_size, checkpoint.tree_size, (root, checkpoint.root_hash), path)
         return root
+
+    def consistency(self, first: int, second: int) -> tuple[list[bytes], bytes, bytes]:
+        """RFC 6962 consistency proof, and the roots of both trees. ValueError unless
+        0 < first ≤ second ≤ size, LedgerCorrupt unless it leads to them.
+        """
+        with self._nodes_of(second) as fetch:
+            path = consistency_proof(first, second, fetch)
+        roots = self.root(first), self.root(second)
+        _check_growth(first, second, roots, path)
+        return path, *roots
 
     def receipt(self, index: int, *, with_events: bool = True) -> Receipt:
         """Proves entry `index` under the checkpoint of the commit that wrote it: always the same
@@ -428,4 +442,13 @@ def _check_path(leaf: bytes, index: int, tree_size: int, path: list[bytes], root
     if path_root(leaf, index, tree_size, path) != root:
         raise LedgerCorrupt(
             f"the Merkle nodes of entry {index}", f"do not lead to the root of {tree_size} entries"
+        )
+
+
+def _check_growth(first: int, second: int, roots: tuple[bytes, bytes], path: list[bytes]) -> None:
+    """The same for the proof that a tree begins another."""
+    if consistency_roots(first, second, roots[0], path) != roots:
+        raise LedgerCorrupt(
+            f"the Merkle nodes of {second} entries",
+            f"do not lead from the root of {first} entries to that of the signed checkpoint",
         )

@@ -168,3 +168,26 @@ def consistency_proof(first: int, second: int, fetch: Fetch) -> list[bytes]:
         path.append(_range_root(start, stop, fetch))
     path.reverse()
     return path
+
+
+def consistency_roots(
+    first: int, second: int, first_root: bytes, path: Sequence[bytes]
+) -> tuple[bytes, bytes]:
+    """The roots of both trees that a path of `consistency_proof` leads to, if the first is
+    `first_root`: where its tree is a node of the second, the path leaves it out
+    (RFC 9162 section 2.1.4.2).
+    """
+    index, last = first - 1, second - 1
+    while index & 1:
+        index, last = index >> 1, last >> 1
+    hashes = iter(path)
+    left = right = next(hashes, first_root) if first & (first - 1) else first_root
+    for sibling in hashes:
+        if index & 1 or index == last:
+            left, right = node_hash(sibling, left), node_hash(sibling, right)
+            while index and not index & 1:
+                index, last = index >> 1, last >> 1
+        else:
+            right = node_hash(right, sibling)
+        index, last = index >> 1, last >> 1
+    return left, right

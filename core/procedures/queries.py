@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 from core.decisions import reason
 from core.errors import InvalidRequest, LedgerCorrupt, Violation
 from core.ledger.ledger import RECEIPT_SIZE_MAX, Ledger
-from core.ledger.merkle import consistency_proof
 from core.ledger.tables import CONTAINERS, INSTITUTIONS, TAGS, VAULTS, IndexKind, State, Table
 from core.ledger.tiles import read_tile
 from core.mechanisms.history import newest_places
@@ -214,14 +213,13 @@ def get_consistency_proof(
     if not 0 < first <= second:
         fault = Violation("first_tree_size", f"{first}, must be 1 to {second}")
         raise InvalidRequest([fault])
-    with ledger.nodes() as fetch:
-        proof = consistency_proof(first, second, fetch)
+    proof, first_root, second_root = ledger.consistency(first, second)
     return GetConsistencyProofResponse(
         consistency_proof=proof,
         first_tree_size=first,
         second_tree_size=second,
-        first_root_hash=ledger.root(first),
-        second_root_hash=ledger.root(second),
+        first_root_hash=first_root,
+        second_root_hash=second_root,
     )
 
 

@@ -293,6 +293,10 @@ def test_no_proof_leaves_that_does_not_prove(copy: Path, node: tuple[int, int]) 
     data = copy / "ledger" / "data.mdb"
     content = data.read_bytes()
     assert value in content
+    ledger = open_probed(copy)
+    every = range(1, ledger.size + 1)
+    truth = {(f, s): grown(ledger, f, s) for s in every for f in range(1, s + 1)}
+    ledger.close()
     data.write_bytes(content.replace(value, flip(value)))
     ledger = open_probed(copy)
     try:
@@ -305,6 +309,11 @@ def test_no_proof_leaves_that_does_not_prove(copy: Path, node: tuple[int, int]) 
                 except LedgerCorrupt:
                     named += 1
         assert named
+        asked = [(first, second) for second in range(1, ledger.size + 1) for first in (1, second)]
+        asked += [(first, sizes[-1]) for first in range(1, sizes[-1])]
+        answered = [one for one in asked if grown(ledger, *one) not in {truth[one], None}]
+        assert not answered
+        assert None in {grown(ledger, *one) for one in asked}
         for width in (ledger.size, 32, 22) if node[0] == 0 else ():
             with pytest.raises(LedgerCorrupt, match="tile 0 of level 0"):
                 read_tile(ledger, 0, 0, width)
@@ -314,6 +323,15 @@ def test_no_proof_leaves_that_does_not_prove(copy: Path, node: tuple[int, int]) 
     # After a stop whose outcome is unknown every node is looked at.
     with pytest.raises(LedgerCorrupt, match=f"Merkle node {node[0]}/{node[1]}|entry {node[1]}"):
         reopen(copy)
+
+
+def grown(ledger: Ledger, first: int, second: int) -> tuple[object, ...] | None:
+    """The proof that one tree begins another, and both roots; None if the ledger names a damage."""
+    try:
+        path, *roots = ledger.consistency(first, second)
+    except LedgerCorrupt:
+        return None
+    return (*path, *roots)
 
 
 def flip(value: bytes) -> bytes:

@@ -15,8 +15,10 @@ from core.ledger.merkle import (
     Frontier,
     complete_subtrees,
     consistency_proof,
+    consistency_roots,
     inclusion_proof,
     leaf_hash,
+    node_hash,
     root_at,
 )
 from jinku.notes import NoteInvalid, check_consistency, compute_root
@@ -137,6 +139,11 @@ def test_consistency_from_every_size_to_every_size(count: int) -> None:
         proof = consistency_proof(first, count, tree.fetch)
         assert proof == consistency(first, leaves)
         check_consistency(first, count, roots[first], roots[count], proof)
+        whole = roots[first], roots[count]
+        assert consistency_roots(first, count, roots[first], proof) == whole
+        for at, hashed in enumerate(proof):
+            changed = [*proof[:at], node_hash(hashed, hashed), *proof[at + 1 :]]
+            assert consistency_roots(first, count, roots[first], changed) != whole
 
 
 def test_no_consistency_proof_from_nothing_or_backwards() -> None:
