@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import lmdb
 
 from core.errors import (
     JinkuError,
     KeyFileError,
+    LedgerBusy,
     LedgerCorrupt,
+    LedgerFull,
     LedgerInUse,
     LedgerStopped,
     SettingsError,
@@ -34,7 +37,8 @@ EXIT_INTERRUPTED = 130
 
 EPILOG = (
     "Exit codes: 0 done; 1 the ledger is not sound, the message names the first difference; "
-    "2 a wrong option, setting or key file; 3 another process holds the ledger; "
+    "2 a wrong option, setting or key file, no room, or a file that may not be read or written; "
+    "3 another process holds the ledger; "
     "4 too few witnesses can be asked: start again when they can; "
     "70 the service stopped itself because the outcome of a commit is unknown: start it again, "
     "it verifies itself first; 130 interrupted."
@@ -53,16 +57,27 @@ class Cli(click.Group):
             end(f"{error}; stop it first", EXIT_IN_USE)
         except LedgerCorrupt as error:
             end(f"the ledger is not sound: {error}", EXIT_FINDINGS)
-        except (SettingsError, KeyFileError) as error:
+        except (SettingsError, KeyFileError, LedgerBusy, LedgerFull) as error:
             end(str(error), EXIT_SETTINGS)
         except WitnessesUnreachable as error:
             end(str(error), EXIT_WITNESSES)
         except LedgerStopped as error:
             end(str(error), EXIT_STOPPED)
+        except PermissionError as error:
+            end(
+                f"{_told(error)}; run this as the service's user, or give it the right",
+                EXIT_SETTINGS,
+            )
         except OSError as error:
-            end(f"{error.filename or 'a file'}: {error.strerror}", EXIT_SETTINGS)
+            end(_told(error), EXIT_SETTINGS)
+        except lmdb.Error as error:
+            end(f"{error}; nothing is known to be wrong with what is stored", EXIT_SETTINGS)
         except JinkuError as error:
             end(str(error), EXIT_FINDINGS)
+
+
+def _told(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror}"
 
 
 def end(message: str, code: int) -> None:

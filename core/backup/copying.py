@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import lmdb
+
 from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, SettingsError
 from core.files import sync_directory
-from core.ledger.environment import READERS_MAX, reserve_readers
+from core.ledger.environment import READERS_MAX, explain, reserve_readers, told
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +34,7 @@ _MIB: Final = 1 << 20
 _TOLD_SECONDS: Final = 0.1
 
 # The snapshots are of one instant: none of the environments has gone on since its own was taken, when
-# the last one was. 3: LMDB says no.
+# the last one was. 3: LMDB says no; the last line is for `told`.
 _COPY = """
 import ctypes, lmdb, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
@@ -51,13 +53,9 @@ try:
     for env, txn, (_, target) in zip(envs, txns, pairs):
         env.copy(target, compact=True, txn=txn)
         print(txn.id())
-except (lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
-        lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
-    print(error)
-    sys.exit(3)
 except lmdb.Error as error:
-    print(error)
-    sys.exit(4)
+    print(type(error).__name__, error)
+    sys.exit(3)
 """
 
 
@@ -71,7 +69,7 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
     LMDB's numbers of the transactions that they were copied as of; in the copies it counts anew.
 
     Everything that was committed when this is called is in the copies. Not synced yet. LedgerCorrupt
-    if a page that is read is damaged.
+    if a page that is read is damaged, SettingsError if there is no room.
     """
     for source, _ in pairs:
         # The child may be the first since the machine was started that opens it.
@@ -93,12 +91,8 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
             child.kill()
             raise
         said, errors = child.communicate()
-    last = said.strip().rpartition("\n")[2]
     if child.returncode == 3:
-        raise LedgerCorrupt(_FILES, last)
-    if child.returncode == 4:
-        target = pairs[0][1].parent
-        raise SettingsError(f"{target}: {last}; make room, or name another place")
+        raise not_written(pairs[0][1].parent, told(said))
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
         raise LedgerCorrupt(_FILES, f"its pages are damaged or cut off: copying it ends in {how}")
@@ -107,6 +101,16 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
     done = sum(_size(target / DATA) for _, target in pairs) // _MIB
     progress("copy (MiB)", done, done)
     return [int(transaction) for transaction in said.split()]
+
+
+def not_written(place: Path, error: lmdb.Error) -> Exception:
+    """What to say of an error of LMDB's while a copy was made below `place`: if nothing else is known
+    of it, there is no room.
+    """
+    known = explain(error, _FILES)
+    if known is not error:
+        return known
+    return SettingsError(f"{place}: {error}; make room, or name another place")
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,7 @@ journal, of another version, put back, or with one bit changed is thrown away.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -35,6 +36,7 @@ R = TypeVar("R", bound=Message)
 
 # Entries for which a process of its own is started: fewer are over before it has begun.
 _BESIDE_MIN: Final = 15_000
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Scratch:
@@ -70,6 +72,8 @@ class Scratch:
             scratch._delete()
             raise
         except (lmdb.Error, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+                raise
             raise SettingsError(
                 f"{scratch.path}: {error}; fsck needs as much free room here as the tables take, and so "
                 "does a start that verifies the ledger first"

@@ -11,7 +11,7 @@ from typing import Final
 
 import lmdb
 
-from core.errors import JinkuError, LedgerBusy, LedgerCorrupt, LedgerFull, LedgerStopped
+from core.errors import LedgerBusy, LedgerCorrupt, LedgerFull, LedgerStopped, SettingsError
 from core.files import naming, sync_directory
 from core.ledger import layout
 from core.ledger.tables import BESIDE, TABLES
@@ -73,7 +73,8 @@ def reserve_readers(path: Path, readers: int) -> None:
         os.close(descriptor)
 
 
-# Reads every key and value of every database, each once; 3: LMDB says no, or a tree has a circle.
+# Reads every key and value of every database, each once; 3: LMDB says no, or a tree has a circle. The
+# last line is for `told`.
 _PROBE = """
 import lmdb, sys
 try:
@@ -83,18 +84,19 @@ try:
             before = b""
             for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
                 if bytes(key) <= before:
-                    print("keys do not ascend: a page points back, or to another's")
+                    print("CorruptedError keys do not ascend: a page points back, or to another's")
                     sys.exit(3)
                 before = bytes(key)
                 bytes(value)
 except lmdb.Error as error:
-    print(error)
+    print(type(error).__name__, error)
     sys.exit(3)
 """
 
 
 def probe(path: Path) -> None:
-    """Read the whole environment in a child process. LedgerCorrupt if that one does not survive.
+    """Read the whole environment in a child process. LedgerCorrupt if that one does not survive,
+    SettingsError or lmdb.Error if it cannot be read, which says nothing of what is in it.
 
     LMDB trusts its file: a page that points nowhere, or a file that was cut off, can end a process.
     """
@@ -105,17 +107,24 @@ def probe(path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if child.returncode == 3:
-        raise LedgerCorrupt(FILE, child.stdout.strip())
+        raise explain(told(child.stdout))
     if child.returncode < 0:
         how = signal.Signals(-child.returncode).name
         raise LedgerCorrupt(FILE, f"its pages are damaged or cut off: reading it ends in {how}")
     if child.returncode:
-        raise JinkuError(f"{path}: could not be probed: {child.stderr.strip()}")
+        raise SettingsError(f"{path}: could not be probed: {child.stderr.strip()}")
+
+
+def told(said: str) -> lmdb.Error:
+    """LMDB's error of a child process that has written its name and its text as the last line."""
+    name, _, text = said.strip().rpartition("\n")[2].partition(" ")
+    kind: type[lmdb.Error] = getattr(lmdb, name)
+    return kind(text)
 
 
 def explain(error: lmdb.Error, where: str = FILE) -> Exception:
-    """What LMDB says of a file, as ours if it is about what is stored, how much there is room for, or
-    that it has stopped.
+    """What LMDB says of a file, as ours if it is about what is stored, how much there is room for, who
+    may use it, or that it has stopped.
     """
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull("the ledger's map is full: raise storage.ledger_map_gib, start again")
@@ -124,6 +133,12 @@ def explain(error: lmdb.Error, where: str = FILE) -> Exception:
     if isinstance(error, lmdb.PanicError):
         # Since its head could not be written LMDB does nothing any more.
         return LedgerStopped("an earlier commit failed; open the ledger again")
+    if isinstance(error, lmdb.ReadonlyError):
+        # LMDB names the directory.
+        return SettingsError(
+            f"{error}; data.mdb and lock.mdb there must be the service's user's, with mode 600: run "
+            "this as that user, or give them to it"
+        )
     return LedgerCorrupt(where, str(error)) if isinstance(error, _DAMAGE) else error
 
 

@@ -264,6 +264,14 @@ def test_compact_names_damage_and_leaves_the_file(sparse: Path) -> None:
     assert data.read_bytes() == content
 
 
+def limited(limit: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Under one of the shell's limits, made by it: gRPC's threads bear no fork of ours."""
+    return subprocess.run(
+        ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", find_jinkud(), *arguments],
+        capture_output=True, text=True, check=False, env=clean_environment(**environment),
+    )  # fmt: skip
+
+
 def test_no_room_is_no_finding(sparse: Path, tmp_path: Path) -> None:
     """Neither for a backup nor for a smaller file: nothing is left behind, nothing is changed."""
     data = sparse / "data" / "ledger" / "data.mdb"
@@ -278,6 +286,60 @@ def test_no_room_is_no_finding(sparse: Path, tmp_path: Path) -> None:
         assert (refused.returncode, "make room" in refused.stderr) == (2, True), refused.stderr
     assert not list(tmp_path.glob("backup*"))
     assert (root_of(sparse), data.stat().st_size > 1 << 19) == (expected, True)
+
+
+def test_no_memory_for_the_map_is_no_finding(tmp_path: Path) -> None:
+    """Of the service itself, beside which the file could be read."""
+    config, tebibytes = config_of(found(tmp_path)), {"JINKU_STORAGE__LEDGER_MAP_GIB": "16384"}
+    refused = limited(f"-v {8 << 30}", "fsck", *config, **tebibytes)
+    assert refused.returncode == 2, refused.stderr
+    assert "data/ledger: Cannot allocate memory" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+# ── what may not be read or written ─────────────────────────────────────────────────────────────
+
+
+def without_privilege(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose files' modes hold for it, also where the tests are root's."""
+    dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    return subprocess.run(
+        [*(dropped if os.geteuid() == 0 else []), find_jinkud(), *arguments],
+        capture_output=True, text=True, check=False, env=clean_environment(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["fsck", "compact", "backup", "serve"])
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_a_file_of_another_user_is_no_finding(tmp_path: Path, mode: int, command: str) -> None:
+    directory = found(tmp_path)
+    data = directory / "data" / "ledger" / "data.mdb"
+    options = ["--output", str(tmp_path / "backup")] if command == "backup" else []
+    data.chmod(mode)
+    refused = without_privilege(command, *options, *config_of(directory))
+    data.chmod(0o600)
+    if (mode, command) == (0o400, "backup"):
+        # It reads, and no more.
+        assert refused.returncode == 0, refused.stderr
+        return
+    assert refused.returncode == 2, refused.stderr
+    assert "data.mdb" in refused.stderr
+    assert "the service's user" in refused.stderr
+    for wrong in ("Traceback", "not sound", "make room"):
+        assert wrong not in refused.stderr
+    # Nor is it left marked as suspect.
+    assert (data.parent / "owner.lock").read_bytes() == b"\0"
+
+
+def test_a_directory_that_may_not_be_written_has_room_enough(tmp_path: Path) -> None:
+    directory = found(tmp_path)
+    ledger = directory / "data" / "ledger"
+    ledger.chmod(0o500)
+    refused = without_privilege("fsck", *config_of(directory))
+    ledger.chmod(0o700)
+    assert refused.returncode == 2, refused.stderr
+    assert "ledger/fsck: Permission denied" in refused.stderr
+    assert "room" not in refused.stderr
 
 
 def kill_compacting(directory: Path, cycles: int, seed: int) -> int:
