@@ -16,6 +16,7 @@ from core.backup.copying import (
     copy_environments,
     environments,
     held,
+    not_written,
     sync_file,
 )
 from core.errors import JinkuError
@@ -44,7 +45,7 @@ def compact(directory: Path, sealer: Sealer, progress: Progress) -> list[Compact
     Each file is replaced by its rewritten copy in one step, when that is synced and every row of it
     was compared: killed at any instant, there is the old file or the new one, whole. `sealer` is the
     ledger's. Raises LedgerInUse while a service runs or a backup is taken, LedgerCorrupt if a file is
-    damaged.
+    damaged, SettingsError if there is no room.
     """
     with held(directory, alone=True):
         owner = OwnerFile(directory / "ledger" / OWNER_FILE)
@@ -62,17 +63,21 @@ def _compact(path: Path, sealer: Sealer | None, progress: Progress) -> Compacted
     shutil.rmtree(new, ignore_errors=True)
     probe(path)
     new.mkdir(mode=0o700)
-    before = (path / DATA).stat().st_size
-    (transaction,) = copy_environments([(path, new)], progress)
-    _compare(path, new, progress)
-    if sealer is not None:
-        renew(new, sealer, transaction)
-    (new / DATA).chmod(0o600)
-    sync_file(new / DATA)
-    after = (new / DATA).stat().st_size
-    (new / DATA).replace(path / DATA)
-    sync_directory(path)
-    shutil.rmtree(new)
+    try:
+        before = (path / DATA).stat().st_size
+        (transaction,) = copy_environments([(path, new)], progress)
+        _compare(path, new, progress)
+        if sealer is not None:
+            renew(new, sealer, transaction)
+        (new / DATA).chmod(0o600)
+        sync_file(new / DATA)
+        after = (new / DATA).stat().st_size
+        (new / DATA).replace(path / DATA)
+        sync_directory(path)
+    except lmdb.Error as error:
+        raise not_written(new, error) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return Compacted(path.name, before, after)
 
 

@@ -22,7 +22,7 @@ from typing import Final
 import lmdb
 
 from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, SettingsError
-from core.files import sync_directory
+from core.files import naming, sync_directory
 from core.ledger.environment import READERS_MAX, explain, reserve_readers, told
 
 Progress = Callable[[str, int, int], None]
@@ -144,7 +144,7 @@ def appearing(directory: Path) -> Iterator[Path]:
     """A directory beside this one that takes its name when the block has ended, synced: there is the
     whole of it or nothing. What an earlier, killed attempt left is removed.
 
-    SettingsError if there is something under that name, or somebody else is at it.
+    SettingsError if there is something under that name, or no room, or somebody else is at it.
     """
     refuse_existing(directory)
     partial = directory.with_name(f"{directory.name}.partial")
@@ -153,7 +153,8 @@ def appearing(directory: Path) -> Iterator[Path]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _empty(partial)
-        yield partial
+        with naming(partial):
+            yield partial
         for folder, _, names in os.walk(partial):
             for name in names:
                 sync_file(Path(folder) / name)
@@ -163,6 +164,9 @@ def appearing(directory: Path) -> Iterator[Path]:
         sync_directory(directory.parent)
     except BlockingIOError:
         raise SettingsError(f"{partial}: another process is writing it") from None
+    except lmdb.Error as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise not_written(partial, error) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

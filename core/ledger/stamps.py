@@ -132,7 +132,7 @@ def renew(path: Path, sealer: Sealer, transaction: int) -> None:
     counts from the beginning. Durable on return.
 
     LedgerCorrupt if the copied ledger's own last stamp is not of that transaction: it was written by
-    another program. One without stamps is left without.
+    another program. One without stamps is left without. OSError, lmdb.Error if there is no room.
     """
     reserve_readers(path, READERS_MAX)
     with lmdb.open(str(path), map_size=0, max_dbs=DATABASES_MAX) as env:

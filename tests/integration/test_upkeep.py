@@ -273,19 +273,25 @@ def limited(limit: str, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 def test_no_room_is_no_finding(sparse: Path, tmp_path: Path) -> None:
-    """Neither for a backup nor for a smaller file: nothing is left behind, nothing is changed."""
+    """Neither for a backup nor for a smaller file, wherever the room ends: nothing is left behind,
+    nothing is changed.
+    """
     data = sparse / "data" / "ledger" / "data.mdb"
-    expected = root_of(sparse)
-    for arguments in (["backup", "--output", str(tmp_path / "backup")], ["compact"]):
-        # Files of at most 1,024 blocks of 512 bytes. By the shell: gRPC's threads bear no fork of ours.
-        refused = subprocess.run(
-            ["sh", "-c", 'ulimit -f 1024 && exec "$@"', "sh",
-             find_jinkud(), *arguments, *config_of(sparse)],
-            capture_output=True, text=True, check=False, env=clean_environment(),
-        )  # fmt: skip
-        assert (refused.returncode, "make room" in refused.stderr) == (2, True), refused.stderr
-    assert not list(tmp_path.glob("backup*"))
-    assert (root_of(sparse), data.stat().st_size > 1 << 19) == (expected, True)
+    expected, before = root_of(sparse), set(data.parent.iterdir())
+    whole = tmp_path / "whole"
+    made = run_jinkud("backup", "--output", str(whole), *config_of(sparse))
+    assert made.returncode == 0, made.stderr
+    blocks = (whole / "ledger" / "data.mdb").stat().st_size // 512
+    # In the middle of the copy, and at its end: what is stamped after it takes the last pages.
+    for blocks_max in (blocks // 2, *range(blocks - 32, blocks, 8)):
+        for arguments in (["backup", "--output", str(tmp_path / "backup")], ["compact"]):
+            refused = limited(f"-f {blocks_max}", *arguments, *config_of(sparse))
+            assert (refused.returncode, "make room" in refused.stderr) == (2, True), refused.stderr
+            assert not list(tmp_path.glob("backup*"))
+            assert set(data.parent.iterdir()) == before
+    assert root_of(sparse) == expected
+    done = limited(f"-f {blocks}", "compact", *config_of(sparse))
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_memory_for_the_map_is_no_finding(tmp_path: Path) -> None:
