@@ -142,19 +142,16 @@ def held(directory: Path, *, alone: bool) -> Iterator[None]:
 @contextmanager
 def appearing(directory: Path) -> Iterator[Path]:
     """A directory beside this one that takes its name when the block has ended, synced: there is the
-    whole of it or nothing. What an earlier, killed attempt left is removed.
+    whole of it or nothing.
 
-    SettingsError if there is something under that name, or no room, or somebody else is at it.
+    SettingsError if there is something under that name, or no room, and as `unfinished` says.
     """
     refuse_existing(directory)
-    partial = directory.with_name(f"{directory.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _empty(partial)
-        with naming(partial):
+    with unfinished(directory) as partial:
+        try:
             yield partial
+        except lmdb.Error as error:
+            raise not_written(partial, error) from error
         for folder, _, names in os.walk(partial):
             for name in names:
                 sync_file(Path(folder) / name)
@@ -162,21 +159,39 @@ def appearing(directory: Path) -> Iterator[Path]:
         refuse_existing(directory)
         partial.rename(directory)
         sync_directory(directory.parent)
+
+
+@contextmanager
+def unfinished(output: Path) -> Iterator[Path]:
+    """An empty directory beside `output`, for what has not its name yet: removed when the block has
+    ended, and what an earlier, killed attempt left in it is removed first.
+
+    SettingsError if it is a link, or somebody else is at it.
+    """
+    partial = output.with_name(f"{output.name}.partial")
+    if partial.is_symlink():
+        raise SettingsError(f"{partial}: is a link, and is not followed; remove it")
+    partial.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         raise SettingsError(f"{partial}: another process is writing it") from None
-    except lmdb.Error as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise not_written(partial, error) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    try:
+        _empty(partial)
+        with naming(partial):
+            yield partial
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
         os.close(descriptor)
 
 
 def refuse_existing(directory: Path) -> None:
     """SettingsError if there is anything under this name but an empty directory."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.is_symlink() or (
+        directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    ):
         raise SettingsError(f"{directory}: is there already, and is never overwritten")
 
 
@@ -191,4 +206,4 @@ def sync_file(path: Path) -> None:
 
 def _empty(directory: Path) -> None:
     for path in directory.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
