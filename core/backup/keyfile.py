@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from core.backup.copying import appearing, sync_file
+from core.backup.copying import appearing, unfinished
 from core.backup.manifest import BackupInvalid
 from core.errors import KeyFileError, SettingsError
 from core.files import sync_directory
+from core.keys import write_new_key
 
 PERSONS: Final = 2
 PASSPHRASE_MIN: Final = 12
@@ -35,8 +36,8 @@ _HEADER: Final = struct.Struct(f">{len(_MAGIC)}sB{_SALT * PERSONS}s{_NONCE}s")
 def seal_keys(directory: Path, output: Path, passphrases: Sequence[str]) -> list[str]:
     """Write every file of the key directory, sealed, to the new file `output`; which they are.
 
-    Durable on return. SettingsError if the passphrases are too short or the same, or `output` is
-    there; KeyFileError if there are no keys.
+    Whole and durable on return, or not there. SettingsError if the passphrases are too short or the
+    same, or `output` is there; KeyFileError if there are no keys, OSError if there is no room.
     """
     _check(passphrases)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
@@ -52,13 +53,10 @@ def seal_keys(directory: Path, output: Path, passphrases: Sequence[str]) -> list
     sealed = AESGCM(_derive(passphrases, salts, _COST)).encrypt(
         nonce, json.dumps(content).encode(), header
     )
-    try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise SettingsError(f"{output}: is there already, and is never overwritten") from None
-    with open(descriptor, "wb") as target:
-        target.write(header + sealed)
-    sync_file(output)
+    with unfinished(output) as partial:
+        whole = partial / output.name
+        write_new_key(whole, header + sealed)
+        _name(whole, output)
     sync_directory(output.parent)
     return places
 
@@ -95,6 +93,17 @@ def open_keys(source: Path, directory: Path, passphrases: Sequence[str]) -> list
             with open(descriptor, "wb") as target:
                 target.write(base64.b64decode(encoded))
     return sorted(files)
+
+
+def _name(whole: Path, output: Path) -> None:
+    """Give a file its name, unless there is something under it."""
+    try:
+        os.link(whole, output)
+    except OSError:
+        # There is; or a memory stick's file system, in which a file has one name.
+        if os.path.lexists(output):
+            raise SettingsError(f"{output}: is there already, and is never overwritten") from None
+        whole.rename(output)
 
 
 def _check(passphrases: Sequence[str]) -> None:
