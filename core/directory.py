@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from core.errors import LedgerCorrupt
 from core.ids import ID_SIZE
 from core.kernels import KeyArena, TagIndex
 from core.ledger.ledger import Ledger
@@ -153,8 +154,8 @@ class TagDirectory:
     def _load(self) -> int:
         """Fill from the snapshot and the entries after it; how many of those there are.
 
-        SnapshotUnusable if there is none, or it is not of this journal: what was put so far is then
-        worth nothing.
+        SnapshotUnusable if there is none, or other masters are loaded: what was put so far is then
+        worth nothing. LedgerCorrupt if it is not of this journal.
         """
         if self._snapshot is None:
             raise SnapshotUnusable("there is none")
@@ -176,12 +177,16 @@ class TagDirectory:
     def _check(self, head: Head) -> npt.NDArray[np.uint8]:
         """The arena's number for each number of a key that the tags give."""
         if head.bound > self._ledger.size:
-            raise SnapshotUnusable(
-                f"it is of a later journal: of {head.bound} entries, and there are {self._ledger.size}"
+            raise LedgerCorrupt(
+                "the journal",
+                f"has {self._ledger.size} entries, and the tag index's snapshot beside it is of "
+                f"{head.bound}: an older copy was put back, see docs/operations.md",
             )
         if self._ledger.root(head.bound) != head.root:
-            raise SnapshotUnusable(
-                f"it is of another journal: entry {head.bound - 1} or one before"
+            raise LedgerCorrupt(
+                "the journal",
+                f"is another than the tag index's snapshot beside it is of: they differ in entry "
+                f"{head.bound - 1} or before, see docs/operations.md",
             )
         if set(head.keys) - set(self._keys) or (
             head.left_out and set(head.keys) != set(self._keys)

@@ -11,6 +11,8 @@ from typing import Final
 
 from core.errors import LedgerInUse
 
+# In the directory of an LMDB environment.
+DATA_FILE: Final = "data.mdb"
 # In a ledger's directory.
 OWNER_FILE: Final = "owner.lock"
 _SOUND, _SUSPECT = b"\x00", b"\x01"
@@ -49,13 +51,15 @@ class OwnerFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take it. LedgerInUse if another process has it."""
+        """Take it. LedgerInUse if another process has it. A store that is there without it is suspect:
+        what its last owner knew is lost.
+        """
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(self._descriptor).st_size:
-                self.mark_suspect(False)
+                self.mark_suspect((path.parent / DATA_FILE).exists())
                 sync_directory(path.parent)
         except BlockingIOError:
             self.release()

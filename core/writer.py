@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from core.authority import Kind, Principal
 from core.clock import Clock, system_clock
 from core.decisions import Context, Decision, Handler, reason
-from core.errors import DecideFailed, LimitExceeded
+from core.errors import DecideFailed, LedgerCorrupt, LimitExceeded
 from core.journal_clock import JournalClock, Jump, JumpBook, boot_clock
 from core.ledger.port import Batch, Entry, LogPort
 from core.ledger.tables import COMMANDS, SUPPRESSED, WritableState
@@ -166,13 +166,13 @@ class Writer:
     def _one(self, command: Command, batch: Batch) -> Committed | DecideFailed:
         state = batch.state
         key = state.command_key(command.principal, command.command_id)
-        first = _recall(key, batch)
+        first = _recall(command, key, batch)
         if first is not None:
             if _is_same(command, first.header):
                 return first
             name = command.request.DESCRIPTOR.full_name
             key = state.altered_key(key, name, command.request_digest)
-            altered = _recall(key, batch)
+            altered = _recall(command, key, batch)
             if altered is not None:
                 return altered
         context = Context(
@@ -223,13 +223,17 @@ class Writer:
         return Committed(0, header, Events(), repeated=False, recorded=False)
 
 
-def _recall(key: bytes, batch: Batch) -> Committed | None:
-    """The entry that a command is remembered by."""
+def _recall(command: Command, key: bytes, batch: Batch) -> Committed | None:
+    """The entry that a command is remembered by. LedgerCorrupt if that is another command's."""
     row = batch.state.get(COMMANDS, key)
     if row is None:
         return None
     entry = batch.entry(row.entry_index)
     header, events = EntryHeader.FromString(entry.header), Events.FromString(entry.events)
+    if (header.principal, header.command_id) != (command.principal, command.command_id):
+        raise LedgerCorrupt(
+            f"command {key.hex()}", f"is remembered by entry {row.entry_index}, another"
+        )
     return Committed(header.index, header, events, repeated=True)
 
 

@@ -30,7 +30,7 @@ from core.portal.retention import Pruner
 from core.portal.service_time import ServiceTime
 from core.procedures.table import QUERIES, handlers
 from core.readlog.log import ReadLog
-from core.readlog.verify import Progress, SegmentsReport, verify_segments
+from core.readlog.verify import Progress, SegmentsReport, check_not_newer, verify_segments
 from core.realm import principal_of
 from core.refusals import Quota
 from core.sequencer import Committed, Sequencer
@@ -148,6 +148,7 @@ def verify_read_log(
         return SegmentsReport(0, 0, 0, 0)
     read_log = ReadLog(path, keys.readlog_key, map_gib=settings.storage.readlog_map_gib)
     try:
+        check_not_newer(read_log, ledger.size)
         with ledger.read() as state:
             return verify_segments(state, read_log, progress)
     finally:

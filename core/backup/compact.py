@@ -22,6 +22,7 @@ from core.backup.copying import (
 from core.errors import JinkuError
 from core.files import OWNER_FILE, OwnerFile, sync_directory
 from core.ledger.environment import DATABASES_MAX, probe
+from core.ledger.heads import forget_newest, verify_heads
 from core.ledger.seal import Sealer
 from core.ledger.stamps import renew
 from core.ledger.store import rows_from
@@ -61,6 +62,7 @@ def compact(directory: Path, sealer: Sealer, progress: Progress) -> list[Compact
 def _compact(path: Path, sealer: Sealer | None, progress: Progress) -> Compacted:
     new = path / _NEW
     shutil.rmtree(new, ignore_errors=True)
+    verify_heads(path, f"{path.name}: its file")
     probe(path)
     new.mkdir(mode=0o700)
     try:
@@ -72,6 +74,7 @@ def _compact(path: Path, sealer: Sealer | None, progress: Progress) -> Compacted
         (new / DATA).chmod(0o600)
         sync_file(new / DATA)
         after = (new / DATA).stat().st_size
+        forget_newest(path)
         (new / DATA).replace(path / DATA)
         sync_directory(path)
     except lmdb.Error as error:

@@ -12,7 +12,7 @@ import lmdb
 
 from core.errors import LedgerCorrupt
 from core.kernels import MarkSet
-from core.ledger.environment import foreign
+from core.ledger.environment import FILE, foreign
 from core.ledger.note import Checkpoint
 from core.ledger.port import Head
 from core.ledger.seal import RowOpener, Sealer
@@ -58,7 +58,8 @@ class Currency:
     def open(self, head: Head, *, as_found: bool, suspect: bool) -> None:
         """Compare the last stamp with what is stored, whose journal ends at `head`, and fill the marks.
 
-        LedgerCorrupt if it was written by another program, unless it is to be opened `as_found`.
+        LedgerCorrupt if it was written by another program, unless it is to be opened `as_found`; and if
+        it is older than the snapshot of the marks.
         """
         try:
             self._last = self._stamps.last()
@@ -70,9 +71,7 @@ class Currency:
             self.doubt = str(error)
             return
         try:
-            if suspect:
-                raise SnapshotUnusable("what came of the last commit was not known")
-            self.versions = Versions(self._store, self._sealer, self._load(head))
+            self.versions = Versions(self._store, self._sealer, self._load(head, suspect=suspect))
         except SnapshotUnusable as unusable:
             self.doubt = str(unusable)
             if not as_found:
@@ -98,23 +97,36 @@ class Currency:
         if self._last is not None and self._last.transaction != self._store.transaction:
             raise foreign(self._store.transaction, self._last.transaction)
 
-    def _load(self, head: Head) -> MarkSet:
-        """The marks as the snapshot and the stamps since make them. SnapshotUnusable."""
+    def _load(self, head: Head, *, suspect: bool) -> MarkSet:
+        """The marks as the snapshot and the stamps since make them. SnapshotUnusable; LedgerCorrupt if
+        the snapshot is of a commit that the ledger has not.
+        """
         last = self._last
+        unusable = None
+        try:
+            place, marks = self._file.read()
+        except SnapshotUnusable as error:
+            unusable, place, marks = error, Place(0, BEGINNING), MarkSet()
+        stands_at = last.position if last is not None else 0
+        if place.position > stands_at:
+            what = f"is older than `{MARKS}` beside it: of commit {stands_at}, not {place.position}"
+            raise LedgerCorrupt(FILE, f"{what}; an older copy was put back, see docs/operations.md")
+        if suspect:
+            raise SnapshotUnusable("what came of the last commit was not known")
         if last is None:
             if head.size:
                 raise SnapshotUnusable("its commits have no stamps yet")
             return MarkSet()
         try:
-            place, marks = self._file.read()
-            self._saved = place.position
-        except SnapshotUnusable:
-            place, marks = Place(0, BEGINNING), MarkSet()
-            first = next(self._stamps.since(0), last)
-            # In a young ledger the stamps of all commits are there.
-            if (first.position, first.previous) != (1, BEGINNING):
-                raise
-        follow(place, marks, self._stamps.since(place.position), last)
+            if unusable is not None:
+                first = next(self._stamps.since(0), last)
+                # In a young ledger the stamps of all commits are there.
+                if (first.position, first.previous) != (1, BEGINNING):
+                    raise unusable
+            follow(place, marks, self._stamps.since(place.position), last)
+        except LedgerCorrupt as damaged:
+            raise SnapshotUnusable(str(damaged)) from None
+        self._saved = place.position
         return marks
 
     def believe(self, head: Head) -> None:
@@ -131,8 +143,10 @@ class Currency:
         txn = self._store.begin_write(whoever=True)
         try:
             if self._last is None:
+                # Of those that there are the last one does not open, or another program wrote it.
+                position = self._stamps.delete_all(txn) + 1
                 counts = counts_of(txn, self._store.handles)
-                stamp = Stamp(1, txn.id(), *head, os.urandom(LINK_SIZE), counts)
+                stamp = Stamp(position, txn.id(), *head, os.urandom(LINK_SIZE), counts)
             else:
                 stamp = following(self._last, txn)
             stamp = self._stamps.put(txn, stamp)

@@ -12,8 +12,9 @@ from typing import Final
 import lmdb
 
 from core.errors import LedgerBusy, LedgerCorrupt, LedgerFull, LedgerStopped, SettingsError
-from core.files import naming, sync_directory
+from core.files import DATA_FILE, naming, sync_directory
 from core.ledger import layout
+from core.ledger.heads import verify_heads
 from core.ledger.tables import BESIDE, TABLES
 
 # What LMDB says of a file that it did not leave like this.
@@ -36,6 +37,7 @@ def open_environment(
     """An LMDB environment whose acknowledged commits survive a power cut, and its numbered
     databases. OSError if there is no room for the table of its readers.
     """
+    verify_heads(path, FILE)
     reserve_readers(path, READERS_MAX)
     try:
         env = lmdb.open(
@@ -100,7 +102,7 @@ def probe(path: Path) -> None:
 
     LMDB trusts its file: a page that points nowhere, or a file that was cut off, can end a process.
     """
-    if not (path / "data.mdb").exists():
+    if not (path / DATA_FILE).exists():
         return
     child = subprocess.run(
         [sys.executable, "-P", "-c", _PROBE, str(path)],

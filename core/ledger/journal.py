@@ -11,6 +11,7 @@ from typing import Final
 import lmdb
 
 from core.errors import LedgerCorrupt
+from core.kernels import leaf_hashes, split_fields
 from core.ledger import layout
 from core.ledger.port import Entry
 from core.ledger.seal import Sealer
@@ -30,7 +31,9 @@ class Journal:
         self._lock = threading.Lock()
 
     def entry(self, index: int, txn: lmdb.Transaction | None = None) -> Entry:
-        """One entry that is durable, read in `txn` or in a snapshot. LedgerCorrupt if it is missing."""
+        """One entry that is durable, read in `txn` or in a snapshot. LedgerCorrupt if it is missing, or
+        not what was hashed.
+        """
         found = self._recall(index)
         if found is None and txn is not None:
             found = self._read(index, txn)
@@ -45,14 +48,16 @@ class Journal:
     def entries(self, start: int) -> Iterator[tuple[int, Entry]]:
         """Index and entry from `start` to what is durable now. Keeps no snapshot between two.
 
-        LedgerCorrupt names one that is missing between them.
+        LedgerCorrupt names one that is missing between them, or is not what was hashed.
         """
         following = start
         for key, sealed in self._from(start):
             first = index_of("journal", key)
             if first > following:
                 raise LedgerCorrupt(f"entry {following}", "is missing")
-            for index, entry in enumerate(self._open(first, sealed), first):
+            with self._store.snapshot() as txn:
+                entries = self._open(first, sealed, txn)
+            for index, entry in enumerate(entries, first):
                 if index >= start:
                     yield index, entry
                 following = index + 1
@@ -95,7 +100,7 @@ class Journal:
         first = index_of("journal", key)
         if sealed is None:
             raise LedgerCorrupt(f"journal from {first}", "is missing")
-        entries = self._open(first, bytes(sealed))
+        entries = self._open(first, bytes(sealed), txn)
         self.committed(first, entries)
         return first, entries
 
@@ -115,12 +120,23 @@ class Journal:
             before = cursor.prev() if found else cursor.last()
             return bytes(cursor.key()) if before else wanted
 
-    def _open(self, first: int, sealed: bytes) -> list[Entry]:
+    def _open(self, first: int, sealed: bytes, txn: lmdb.Transaction) -> list[Entry]:
+        """The entries, each with the hash that the tree has of it: a value of a copy that went on
+        otherwise opens too.
+        """
         packed = self._unseal(layout.index_key(first), sealed)
         try:
-            return [Entry(header, events) for header, events in layout.unpack_entries(packed)]
+            entries = [Entry(header, events) for header, events in layout.unpack_entries(packed)]
         except ValueError as error:
             raise LedgerCorrupt(f"journal from {first}", str(error)) from None
+        hashes = leaf_hashes(packed, split_fields(packed))
+        with txn.cursor(db=self._store.handles[layout.NODES]) as nodes:
+            there = nodes.set_range(layout.node_key(0, first))
+            for index, hashed in enumerate(hashes, first):
+                if not there or nodes.item() != (layout.node_key(0, index), hashed.tobytes()):
+                    raise LedgerCorrupt(f"entry {index}", "is not what was hashed")
+                there = nodes.next()
+        return entries
 
     def _unseal(self, key: bytes, sealed: bytes) -> bytes:
         try:

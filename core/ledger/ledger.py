@@ -105,7 +105,6 @@ class Ledger:
             # Of the newest entry: the writer's clock goes on from there.
             self.last_decided_at_ns = self._verify(everything=suspect)
             self._currency.open(self.head, as_found=as_found, suspect=suspect)
-            self._owner.mark_suspect(False)
         except BaseException:
             self.close()
             raise
@@ -289,6 +288,7 @@ class Ledger:
     def believe(self) -> None:
         """Everything in it was verified, and nobody writes: go on from what is stored. OSError."""
         self._currency.believe(self.head)
+        self._owner.mark_suspect(False)
 
     def marks_due(self, ending: bool) -> bool:
         """Whether `save_marks` is worth it now, or at an orderly end."""
@@ -341,8 +341,7 @@ class Ledger:
             except BaseException:
                 store.abort(txn)
                 raise
-            self._commit(txn)
-            store.committed(changed=stamp is not None)
+            self._commit(txn, changed=stamp is not None)
             self._currency.committed(stamp)
             if tip is not None:
                 self._journal.committed(writing.first, writing.entries)
@@ -355,18 +354,19 @@ class Ledger:
         if expected is not None and expected != self.head:
             raise HeadMoved(f"the journal has {self.size} entries, not {expected.size}")
 
-    def _commit(self, txn: lmdb.Transaction) -> None:
+    def _commit(self, txn: lmdb.Transaction, *, changed: bool) -> None:
         # After an error LMDB itself would go on and acknowledge; nobody knows what is on the disk.
         self._stopped = True
         try:
             txn.commit()
         except lmdb.Error as error:
             raise self._opened().explain(error) from error
+        self._opened().committed(changed=changed)
         self._stopped = False
 
     def suspect(self) -> None:
-        """Note that the outcome of a commit is unknown, so that the next opening verifies
-        everything.
+        """Note that the outcome of a commit is unknown, or that something was found: from now on every
+        opening verifies everything, until `believe`.
         """
         self._owner.mark_suspect(True)
 

@@ -101,6 +101,14 @@ class Stamps:
         """Part of the commit that it is of; with its link."""
         return put_stamp(txn, self._store.handles, self._sealer, stamp)
 
+    def delete_all(self, txn: lmdb.Transaction) -> int:
+        """Whether they open or not; the position of the last, 0 if there was none."""
+        with txn.cursor(db=self._store.handles[layout.STAMPS]) as cursor:
+            last = layout.key_index(bytes(cursor.key())) if cursor.last() else 0
+            while cursor.first():
+                cursor.delete()
+        return last
+
     def delete(self, txn: lmdb.Transaction, until: int) -> bool:
         """The first ones, at `until` or before, a bounded number of them; whether that was all."""
         with txn.cursor(db=self._store.handles[layout.STAMPS]) as cursor:
@@ -123,7 +131,8 @@ def put_stamp(txn: lmdb.Transaction, handles: Handles, sealer: Sealer, stamp: St
     """Seal it into the transaction that it names; with its link."""
     key = layout.index_key(stamp.position)
     sealed = sealer.seal(layout.STAMPS, key, stamp.pack())
-    txn.put(key, sealed, db=handles[layout.STAMPS], append=True)
+    if not txn.put(key, sealed, db=handles[layout.STAMPS], append=True):
+        raise LedgerCorrupt("the stamps of commits", f"there is one after {stamp.position} already")
     return replace(stamp, link=sealed[:LINK_SIZE])
 
 

@@ -20,6 +20,7 @@ import lmdb
 
 from core.errors import LedgerBusy, LedgerCorrupt, LedgerInUse, LedgerStopped
 from core.ledger.environment import READERS_MAX, explain, foreign, open_environment
+from core.ledger.heads import NewestCommit
 
 # A page of `Store.pages`: so many values, or so many bytes of them, are read in one snapshot.
 _PAGE_VALUES_MAX: Final = 64
@@ -48,6 +49,7 @@ class Store:
     def __init__(self, path: Path, map_gib: int) -> None:
         self.path = path
         self._env, self.handles = open_environment(path, map_gib)
+        self._newest_commit = NewestCommit(path)
         self._process = os.getpid()
         self._closed = False
         # LMDB's number of the last transaction that was committed here, or before us; and of the newest
@@ -105,9 +107,10 @@ class Store:
         return txn
 
     def committed(self, *, changed: bool) -> None:
-        """The write transaction was committed; `changed`: something was written in it."""
+        """The write transaction was committed; `changed`: something was written in it. OSError."""
         if changed:
             self.transaction = self._newest
+            self._newest_commit.write(self.transaction)
         self._newest = self.transaction
 
     def abort(self, txn: lmdb.Transaction) -> None:
@@ -160,6 +163,7 @@ class Store:
         if not self._closed and os.getpid() == self._process:
             self._closed = True
             self._env.close()
+            self._newest_commit.close()
 
     def _begin(self, *, write: bool) -> lmdb.Transaction:
         if self._closed:

@@ -9,11 +9,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import lmdb
 from google.protobuf.message import Message
 
+from core.errors import LedgerCorrupt
 from core.ledger.changes import Changes, overlay
 from core.ledger.seal import RowOpener
 from core.store.v1 import personal_pb2 as personal
@@ -84,6 +85,17 @@ class IndexKind(StrEnum):
 
     # An enumeration's own goes through Python; a kind is hashed for every row that is looked up.
     __hash__ = str.__hash__
+
+
+# Where the identifier stands again in the row of what has it.
+_NAMED: Final[dict[str, tuple[Table[Any], str]]] = {
+    IndexKind.INSTITUTION_CODE: (INSTITUTIONS, "code"),
+    IndexKind.VAULT_CODE: (VAULTS, "code"),
+    IndexKind.PORTAL_NAME: (PORTALS, "name"),
+    IndexKind.CONTAINER_LABEL: (CONTAINERS, "label"),
+    IndexKind.TAG_IDENTITY: (TAGS, "identity"),
+    IndexKind.SERVICE_NAME: (SERVICES, "name"),
+}
 
 
 # Histories grow for ever. In order of subjects alone, every line would lie on a page of its own, in an
@@ -173,9 +185,21 @@ class State:
         return None if row is None else table.row.FromString(row)
 
     def find(self, kind: IndexKind, natural: bytes) -> bytes | None:
-        """The id (16 bytes) that a natural identifier stands for, or None."""
-        row = self.get(INDEX, self.blind(kind, natural))
-        return None if row is None else row.id
+        """The id (16 bytes) that a natural identifier stands for, or None. LedgerCorrupt if what has that
+        id is called otherwise: a row of a copy that went on otherwise opens too.
+        """
+        key = self.blind(kind, natural)
+        row = self.get(INDEX, key)
+        if row is None:
+            return None
+        table, field = _NAMED[kind]
+        named = self.get(table, row.id)
+        name = None if named is None else getattr(named, field)
+        if (name.encode() if isinstance(name, str) else name) != natural:
+            raise LedgerCorrupt(
+                f"table {INDEX.number}, row {key.hex()}", "names what is called otherwise"
+            )
+        return row.id
 
     def scan(
         self, table: Table[R], prefix: bytes = b"", start: bytes = b""

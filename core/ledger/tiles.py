@@ -34,7 +34,7 @@ def read_tile(ledger: Ledger, level: int, index: int, width: int) -> bytes:
     newest checkpoint.
     """
     checkpoint = ledger.checkpoint()
-    there = tile_width(ledger.size, level, index) if 0 <= level <= LEVEL_MAX else 0
+    there = tile_width(checkpoint.tree_size, level, index) if 0 <= level <= LEVEL_MAX else 0
     if not 0 < width <= there:
         raise IndexError(f"tile {index} of level {level} has {there} hashes")
     first, bottom = index * TILE_WIDTH, TILE_HEIGHT * level

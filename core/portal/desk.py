@@ -19,7 +19,7 @@ from core.portal.parts import Parts
 from core.portal.session import End, PortalSession
 from core.portal.settling import Resettler
 from core.portal.tracker import EVERYTHING_NS
-from core.readlog.verify import check_not_older
+from core.readlog.verify import check_not_newer, check_not_older
 from core.store.v1.rows_pb2 import PortalRow
 from jinku.v1.portal_pb2 import Hello
 
@@ -71,10 +71,11 @@ class PortalDesk:
         Loads the durable counters into the tag index, rebuilds open tracks, and makes again the
         commands of alarms and passages that may not have been journalled. Sequencer and read log
         must have been started. All of it is durable on return. LedgerCorrupt if the read log is
-        older than the journal.
+        older than the journal, or the journal older than the read log.
         """
         with self._parts.ledger.read() as state:
             check_not_older(state, self._parts.read_log)
+        check_not_newer(self._parts.read_log, self._parts.ledger.size)
         self._resume_time()
         self._parts.read_log.load_counters(self._parts.directory.index)
         replayed = 0

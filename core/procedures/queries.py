@@ -62,7 +62,7 @@ def get_container(request: GetContainerRequest, ledger: Ledger) -> GetContainerR
             return GetContainerResponse(found=False, refused=refusal([why]))
         response = _describe(container_id, row, state)
         newest = newest_places(state, container_id, HISTORY_MAX)
-    response.history.extend(_history(newest, ledger))
+    response.history.extend(_history(newest, ledger, [container_id, *row.tag_ids]))
     return response
 
 
@@ -116,14 +116,23 @@ def _named(state: State, table: Table[R], id_: bytes) -> R:
     return row
 
 
-def _history(where: list[tuple[int, int]], ledger: Ledger) -> list[HistoryItem]:
-    """The events at these places, each entry opened once; they stand in order of entries."""
+def _history(
+    where: list[tuple[int, int]], ledger: Ledger, subjects: list[bytes]
+) -> list[HistoryItem]:
+    """The events at these places, each entry opened once; they stand in order of entries.
+
+    LedgerCorrupt if an entry names none of the subjects.
+    """
     items: list[HistoryItem] = []
     opened, header, events = -1, EntryHeader(), Events()
     for entry_index, ordinal in where:
         if entry_index != opened:
             entry = ledger.entry(entry_index)
             opened = entry_index
+            if not any(subject in entry.events for subject in subjects):
+                raise LedgerCorrupt(
+                    f"entry {entry_index}", "is in the history of what it does not name"
+                )
             header, events = EntryHeader.FromString(entry.header), Events.FromString(entry.events)
         item = HistoryItem(
             entry_index=entry_index,

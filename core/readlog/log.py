@@ -306,6 +306,7 @@ class ReadLog(StoredReads):
                     layout.POSITIONS, portal_id, layout.pack_position(position)
                 )
                 txn.put(portal_id, sealed, db=self._tables[layout.POSITIONS])
+        self._newest_commit.write(self._env.info()["last_txnid"])
         self._counted = counted
 
     def _let_go(self, size: int) -> None:

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple, cast
 import lmdb
 
 from core.errors import LedgerCorrupt
-from core.files import sync_directory
+from core.files import DATA_FILE, sync_directory
 from core.kernels import UNKNOWN_NUMBER, TagIndex
 from core.ledger.environment import explain, reserve_readers
+from core.ledger.heads import NewestCommit, verify_heads
 from core.portal.columns import U8, U32
 from core.readlog import layout
 from core.readlog.layout import Basis, Block, Counted, Position
@@ -43,6 +44,7 @@ class StoredReads:
         """
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sealer = ReadLogSealer(key)
+        verify_heads(path, _FILE)
         reserve_readers(path, _READERS_MAX)
         try:
             self._env = lmdb.open(
@@ -57,7 +59,8 @@ class StoredReads:
             # LMDB syncs its files, not the directories that name them.
             sync_directory(path)
             sync_directory(path.parent)
-            self._file = os.open(path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
+            self._file = os.open(path / DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
+            self._newest_commit = NewestCommit(path)
         except lmdb.Error as error:
             self._env.close()
             raise explain(error, _FILE) from error
@@ -68,6 +71,7 @@ class StoredReads:
     def close(self) -> None:
         """Release the files. Safe to call twice."""
         self._env.close()
+        self._newest_commit.close()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

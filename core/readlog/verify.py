@@ -113,6 +113,18 @@ def check_not_older(state: State, read_log: StoredReads) -> None:
             raise LedgerCorrupt("read log, counters", "are older than the journal")
 
 
+def check_not_newer(read_log: StoredReads, journal_size: int) -> None:
+    """LedgerCorrupt if batches were judged when the journal was longer: it was put back from a copy."""
+    for portal_id, position in read_log.positions():
+        newest = read_log.first_basis(portal_id, position.epoch, position.last_sequence)
+        if newest is not None and newest[1].journal_size > journal_size:
+            raise LedgerCorrupt(
+                "the journal",
+                f"has {journal_size} entries, and the read log has a batch that was judged when there "
+                f"were {newest[1].journal_size}: an older copy was put back, see docs/operations.md",
+            )
+
+
 _Sealed = dict[int, list[tuple[int, SegmentRow]]]  # by epoch: first sequence and row, in order
 
 

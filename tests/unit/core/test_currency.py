@@ -21,6 +21,7 @@ from core.errors import LedgerCorrupt, LedgerStopped
 from core.fsck import fsck
 from core.ledger import layout
 from core.ledger.currency import MARKS
+from core.ledger.heads import NEWEST_FILE
 from core.ledger.ledger import Ledger
 from core.ledger.tables import (
     CHANGING,
@@ -263,15 +264,57 @@ def test_rows_beside_alone_are_stamped(site: Site) -> None:
 
 
 def test_the_page_of_the_commit_before_is_the_ledger_before(site: Site) -> None:
-    """LMDB falls back to its other meta page: an older ledger, whole, with its own stamp."""
+    """LMDB falls back to its other head: an older ledger, whole, with its own stamp. That is what a power
+    cut leaves of a commit that nobody was told of.
+    """
     size = site.ledger.size
     site.ledger.close()
-    data = site.ledger_path / "data.mdb"
-    content = bytearray(data.read_bytes())
-    newest = max((0, 1), key=lambda page: struct.unpack_from("<Q", content, page * 4096 + 144)[0])
-    struct.pack_into("<Q", content, newest * 4096 + 144, 0)
-    data.write_bytes(content)
+    heads = Heads(site.ledger_path / "data.mdb")
+    heads.write(heads.newest, heads.numbers[heads.newest] - 2)
+    # Of a commit that was acknowledged there is its number beside the file.
+    with pytest.raises(LedgerCorrupt, match="the last one acknowledged was"):
+        reopen(site.path)
+    (site.ledger_path / NEWEST_FILE).unlink()
     assert site.reopen().size == size - 1
+
+
+def test_a_head_that_lost_a_bit_is_no_older_ledger(site: Site) -> None:
+    """LMDB alone would take the other head, and the newest commit would be gone without a word."""
+    site.ledger.close()
+    heads = Heads(site.ledger_path / "data.mdb")
+    for page, number in enumerate(heads.numbers):
+        for bit in range(64):
+            heads.write(page, number ^ 1 << bit)
+            with pytest.raises(
+                LedgerCorrupt, match="its heads are of|the last one acknowledged|another program"
+            ):
+                reopen(site.path)
+        heads.write(page, number)
+    assert site.reopen().doubt == ""
+
+
+@pytest.mark.parametrize("cut", [1, 151, 4096, 4096 + 151])
+def test_heads_that_are_cut_off(site: Site, cut: int) -> None:
+    site.ledger.close()
+    data = site.ledger_path / "data.mdb"
+    data.write_bytes(data.read_bytes()[:cut])
+    with pytest.raises(LedgerCorrupt, match="its heads are damaged or cut off"):
+        reopen(site.path)
+
+
+class Heads:
+    """The numbers of the transactions that LMDB's two heads are of."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        content = data.read_bytes()
+        self.numbers = [struct.unpack_from("<Q", content, page * 4096 + 144)[0] for page in (0, 1)]
+        self.newest = self.numbers.index(max(self.numbers))
+
+    def write(self, page: int, number: int) -> None:
+        content = bytearray(self._data.read_bytes())
+        struct.pack_into("<Q", content, page * 4096 + 144, number)
+        self._data.write_bytes(content)
 
 
 # ── an older row, put back byte by byte ─────────────────────────────────────────────────────────

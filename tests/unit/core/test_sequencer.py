@@ -324,6 +324,8 @@ def test_fail_stop(tmp_path: Path, ledger: Ledger) -> None:
     assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x01"
     again = reopen(tmp_path)
     assert again.size in (2, 3)
+    assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x01"
+    again.believe()
     assert (tmp_path / "ledger" / "owner.lock").read_bytes() == b"\x00"
     fsck(again)
     again.close()
