@@ -166,8 +166,10 @@ def unfinished(output: Path) -> Iterator[Path]:
     """An empty directory beside `output`, for what has not its name yet: removed when the block has
     ended, and what an earlier, killed attempt left in it is removed first.
 
-    SettingsError if it is a link, or somebody else is at it.
+    SettingsError if it is a link, or somebody else is at it, or `output` has no name.
     """
+    if output.name in {"", ".."}:
+        raise SettingsError(f"{output}: has no name of its own; give that of what is to be made")
     partial = output.with_name(f"{output.name}.partial")
     if partial.is_symlink():
         raise SettingsError(f"{partial}: is a link, and is not followed; remove it")
@@ -188,7 +190,9 @@ def unfinished(output: Path) -> Iterator[Path]:
 
 
 def refuse_existing(directory: Path) -> None:
-    """SettingsError if there is anything under this name but an empty directory."""
+    """SettingsError if there is anything under this name but an empty directory that can be replaced."""
+    if directory.is_mount():
+        raise SettingsError(f"{directory}: a file system is mounted there; name a directory in it")
     if directory.is_symlink() or (
         directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     ):

@@ -124,3 +124,24 @@ def test_a_file_of_keys_overwrites_nothing(
         seal_keys(keys, output, PASSPHRASES)
     assert output.read_bytes() == before
     assert [path.name for path in tmp_path.glob("sealed*")] == ["sealed"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_what_has_no_name_of_its_own_is_refused(
+    tmp_path: Path, keys: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(SettingsError), appearing(Path(name)):
+        pass
+    with pytest.raises(SettingsError, match="has no name of its own"):
+        seal_keys(keys, Path(name), PASSPHRASES)
+
+
+def test_where_a_file_system_is_mounted_nothing_is_begun() -> None:
+    """It could not be replaced by what was made beside it."""
+    with (
+        pytest.raises(SettingsError, match="a file system is mounted there"),
+        appearing(Path("/proc")),
+    ):
+        pass
