@@ -70,6 +70,9 @@ def decide_issue_tag(
         item = f"{context.realm}-{'?' if version is None else version}"
         reasons.append(reason(ReasonCode.REASON_CODE_TAG_KEY_NOT_LOADED, item))
     if reasons:
+        # Whatever is wrong, it is part of the container's history.
+        for one in reasons:
+            one.container_id = container_id
         return Decision(reasons=reasons)
     events = []
     replaced_id = container.live_tag_id if request.replaces else b""

@@ -218,8 +218,16 @@ def counters(persons: Persons) -> None:
     ), CommandId(segment=segment))  # fmt: skip
 
 
+def about_boxes(persons: Persons) -> None:
+    """Tags that a box is refused, for reasons whose item is another: the box is named all the same."""
+    for request in (
+        issue(identity(1), "B-2"), issue(bytes(12), "B-2"), issue(identity(5), "B-2", key_version=9),
+    ):  # fmt: skip
+        assert persons.refuse(request)
+
+
 SCENARIOS: tuple[Callable[[Persons], None], ...] = (
-    registry, reads, time_alone, people, counters,
+    registry, reads, time_alone, people, counters, about_boxes,
 )  # fmt: skip
 
 

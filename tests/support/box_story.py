@@ -141,8 +141,15 @@ def tell(story: Story) -> None:
     for request in (institution(), vault(), portal("gate-1"), container(LABEL), container(OTHER),
                     issue(FIRST, LABEL), issue(STRANGER, OTHER)):  # fmt: skip
         story.accept(request)
-    # A second tag on a box that has one: refused, with a reason about the box's tag.
-    assert not story.run(issue(SECOND, LABEL)).outcome.HasField("accepted")
+    for request in (
+        # A second tag on a box that has one: refused, with a reason about the box's tag.
+        issue(SECOND, LABEL),
+        # In its place the other box's, none, and one whose key is not here: about the box alone.
+        issue(STRANGER, LABEL, replaces=True),
+        issue(bytes(12), LABEL, replaces=True),
+        issue(SECOND, LABEL, replaces=True, key_version=9),
+    ):
+        assert not story.run(request).outcome.HasField("accepted")
     first, second = story.personalise()
     gate = Gate(story)
     with gate.client:

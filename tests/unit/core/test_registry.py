@@ -162,6 +162,23 @@ def test_refusal_names_the_item_and_makes_no_id(registrar: Registrar) -> None:
     assert answered.committed.header.reasons[0].item == "00" * 7
 
 
+def test_refused_tag_names_the_box_whatever_the_item_is(registrar: Registrar) -> None:
+    registrar.accept(container("K-2"))
+    holder = registrar.accept(issue(A)).tag_id
+    box = registrar.get(label="K-2").container_id
+    for request, item, item_id in (
+        (issue(A, "K-2"), A.hex().upper(), holder),
+        (issue(bytes(12), "K-2"), "00" * 12, b""),
+        (issue(B, "K-2", scheme=99), B.hex().upper(), b""),
+        (issue(B, "K-2", key_version=9), f"{REALM}-9", b""),
+        (issue(B, "K-2", replaces=True), "K-2", box),
+    ):
+        (record,) = registrar.run(request).committed.header.reasons
+        assert (record.item, record.item_id, record.container_id) == (item, item_id, box)
+    (record,) = registrar.run(issue(B, "none")).committed.header.reasons
+    assert record.container_id == b""
+
+
 def test_extras_are_journalled(registrar: Registrar) -> None:
     extras = [Extra(name="批次", text="2026-11"), Extra(name="n", number=0)]
     for request in (issue(A), freeze(A), container("K-9"), institution("I-9")):

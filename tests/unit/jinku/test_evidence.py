@@ -15,7 +15,7 @@ from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Event, Events
 from jinku.evidence.account import TEXT_VERSION, Account
 from jinku.evidence.content import Content, Opened, Selection
-from jinku.evidence.entries import Entry, EvidenceInvalid, find_ids, is_id_field
+from jinku.evidence.entries import Entry, EvidenceInvalid, concerns, find_ids, is_id_field
 from jinku.evidence.life import Life
 from jinku.evidence.scan import Frontier
 from jinku.notes import hash_leaf
@@ -99,6 +99,10 @@ FROZEN = entry(9, Event(tag_frozen={"tag_id": SECOND, "note": "报失\n第 1 条
 REFUSED = entry(
     10, outcome=2, reasons=[ReasonRecord(code=305, item_id=SECOND, item="34")], made_ids=[]
 )  # fmt: skip
+REFUSED_AGAIN = entry(
+    12, outcome=2, made_ids=[],
+    reasons=[ReasonRecord(code=301, item_id=id_of(30), item="35", container_id=BOX)],
+)  # fmt: skip
 UNFROZEN = entry(11, Event(tag_unfrozen={"tag_id": SECOND}))
 STORY = [REGISTERED, ISSUED, PASSED, ALARMED, REPLACED, FROZEN, REFUSED, UNFROZEN]
 
@@ -141,6 +145,13 @@ def test_the_right_entries_are_selected() -> None:
     assert list(by_events.subject) == [one for one in STORY if one is not REFUSED]
     with pytest.raises(EvidenceInvalid, match="entry 10: .*nothing to do with it"):
         by_events.check()
+
+
+def test_a_refusal_is_about_the_box_whose_item_is_another() -> None:
+    assert concerns(REFUSED_AGAIN, {BOX}, with_refusals=True)
+    assert concerns(REFUSED_AGAIN, {id_of(30)}, with_refusals=True)
+    assert not concerns(REFUSED_AGAIN, {SECOND}, with_refusals=True)
+    assert not concerns(REFUSED_AGAIN, {BOX}, with_refusals=False)
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -206,6 +217,7 @@ def test_what_became_of_it() -> None:
 TOLD = {
     1: "8423901d8c58d3362b8eba533dc742b05ade898d28530d6995b1558855c54697",
     2: "0cf8fcbafeb56622cb75fe80f5034b4219e409985d631f528b126b0642fbd5d9",
+    3: "0c7c8a4b6c998b57747a9a6746a65e66e3de9937fb8abe3d4ee568dff648580f",
 }
 
 

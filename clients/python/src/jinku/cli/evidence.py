@@ -153,6 +153,10 @@ def complete(connection: Connection, file: Path, verifier_key: str) -> None:
         raise EvidenceInvalid(Fault.ENTRY_MISSING, str(file), f"{len(left_out)} of {size} read")
     click.echo(f"完整: 账本 {size} 条记录中没有遗漏 ({content.selection})")
     click.echo(f"complete: nothing is left out of {size} entries ({content.selection})")
+    click.echo("超出调用方限额的拒绝没有单独的记录, 无法查出其涉及何物")
+    click.echo(
+        "refusals beyond a caller's quota have no entry of their own: none shows what they were about"
+    )
 
 
 @evidence.command("open")

@@ -20,7 +20,7 @@ from jinku.type.v1.place_pb2 import ContainerKind, Custody
 from jinku.type.v1.tag_pb2 import TagState
 from jinku.words import words_of
 
-TEXT_VERSION = 2
+TEXT_VERSION = 3
 
 Line = tuple[str, str]
 STATES: dict[int, Line] = {

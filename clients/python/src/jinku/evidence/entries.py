@@ -138,4 +138,6 @@ def concerns(entry: Entry, ids: Collection[bytes], *, with_refusals: bool) -> bo
     """
     if not entry.named.isdisjoint(ids):
         return True
-    return with_refusals and any(reason.item_id in ids for reason in entry.header.reasons)
+    return with_refusals and any(
+        one in ids for reason in entry.header.reasons for one in find_ids(reason)
+    )

@@ -55,6 +55,13 @@ PROVES: tuple[tuple[str, str], ...] = (
         "compares.",
     ),
     (
+        "· 不证明没有其他被拒绝的涉及该款箱的命令: 同一调用方超出限额的拒绝不单独记录, 账本只记其次数与摘要, "
+        "`jinku evidence complete` 也无法查出。",
+        "· That no other command about it was refused: refusals beyond a caller's quota have no entry of "
+        "their own, the journal has their number and digest alone, and `jinku evidence complete` "
+        "cannot show them either.",
+    ),
+    (
         "· 时间是服务的时钟; 见证签名的时间由见证方另行证明。设备时间只是设备的陈述。",
         "· Times are of the service's clock; those of cosignatures are the witnesses' own. A device's "
         "time is what the device says.",
