@@ -27,6 +27,7 @@ from jinku.witnessing import (
     fetch_latest,
 )
 from signed_tree import KEY, NAME, consistency, sign, tree_hash
+from witnessing import liar
 
 C2SP = json.loads((Path(__file__).parents[2] / "vectors" / "c2sp.json").read_text("utf-8"))
 LEAVES = [b"%d" % number for number in range(64)]
@@ -141,6 +142,12 @@ def test_what_does_not_go_on_is_not_cosigned(running: Running, forged: AddCheckp
     running.ask(grow(16, 32))
 
 
+def test_another_root_of_the_same_size_is_a_422(running: Running) -> None:
+    """So since 2026-07 (C2SP 95978ca); version 1.0.0 of the protocol had a 409 without a size."""
+    running.ask(grow(0, 16))
+    assert running.post(AddCheckpoint(16, (), note_of(16, FORKED)).encode()).status == 422
+
+
 def test_a_proof_from_size_0_is_refused(running: Running) -> None:
     with pytest.raises(WitnessInconsistent):
         running.ask(AddCheckpoint(0, (bytes(32),), note_of(4)))
@@ -216,7 +223,9 @@ def test_published_request_is_read() -> None:
         (Answer(200, b"\xff"), NoteInvalid),
         (Answer(200, note_of(4).splitlines()[-1].encode() + b"\n"), NoteInvalid),
         (Answer(409, b"8\n", SIZE_TYPE + "; charset=utf-8"), WitnessConflict),
+        (Answer(409, b"4\n", SIZE_TYPE), WitnessConflict),
         (Answer(409, b"8\n"), WitnessRefused),
+        (Answer(409, b"", SIZE_TYPE), WitnessRefused),
         (Answer(409, b"eight\n", SIZE_TYPE), NoteInvalid),
         (Answer(500, b""), WitnessRefused),
         (Answer(302, b""), WitnessRefused),
@@ -225,14 +234,27 @@ def test_published_request_is_read() -> None:
 def test_answers_of_strange_witnesses(
     tmp_path: Path, answer: Answer, error: type[Exception]
 ) -> None:
-    key = create(tmp_path / "w", "w.example")
-    strange = Server("127.0.0.1:0", lambda _: answer, Limits(body_bytes_max=1 << 16), print)
-    strange.start()
-    try:
-        with pytest.raises(error):
-            add_checkpoint(f"http://{strange.listen}/", key, grow(0, 4), 5)
-    finally:
-        strange.close()
+    with liar(answer) as url, pytest.raises(error):
+        add_checkpoint(url, create(tmp_path / "w", "w.example"), grow(0, 4), 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(409, b"4\n", SIZE_TYPE), WitnessInconsistent),
+        (Answer(409, b"", SIZE_TYPE), WitnessInconsistent),
+        (Answer(409, b""), WitnessInconsistent),
+        (Answer(409, b"Conflict\n"), WitnessInconsistent),
+        (Answer(409, b"5\n", SIZE_TYPE), WitnessConflict),
+        (Answer(409, b"3\n", SIZE_TYPE), WitnessConflict),
+        (Answer(409, b"four\n", SIZE_TYPE), NoteInvalid),
+    ],
+)
+def test_another_root_of_the_same_size_as_older_witnesses_tell_it(
+    tmp_path: Path, answer: Answer, error: type[Exception]
+) -> None:
+    with liar(answer) as url, pytest.raises(error):
+        add_checkpoint(url, create(tmp_path / "w", "w.example"), grow(4, 4), 5)
 
 
 def test_cosignatures_of_others_are_ignored(running: Running, tmp_path: Path) -> None:

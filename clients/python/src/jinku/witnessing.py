@@ -18,6 +18,7 @@ from jinku.notes import (
     Signature,
     VerifierKey,
     decode_base64,
+    parse_checkpoint,
     parse_size,
 )
 
@@ -90,11 +91,27 @@ def add_checkpoint(
     if answer.status == 200:
         text = Note.parse(request.note).text
         return Note.parse(f"{text}\n{decode_text(answer)}").verify(key)
-    if answer.status == 409 and answer.content_type.partition(";")[0].strip() == SIZE_TYPE:
-        raise WitnessConflict(parse_size(decode_text(answer).removesuffix("\n")))
-    if answer.status == 422:
+    told = parse_conflict(answer) if answer.status == 409 else None
+    if answer.status == 422 or (answer.status == 409 and is_same_size(request, told)):
         raise WitnessInconsistent("it does not find its last checkpoint in this journal")
+    if told is not None:
+        raise WitnessConflict(told)
     raise WitnessRefused(f"it answers {answer.status}: {describe_refusal(answer.status)}")
+
+
+def parse_conflict(answer: plain_http.Answer) -> int | None:
+    """The size that a 409 names; none if it names none."""
+    if answer.content_type.partition(";")[0].strip() != SIZE_TYPE or not answer.body:
+        return None
+    return parse_size(decode_text(answer).removesuffix("\n"))
+
+
+def is_same_size(request: AddCheckpoint, told: int | None) -> bool:
+    """Whether a 409 says that the witness has another root at the size it is shown: it was asked from
+    that size, and names no other. So until version 1.0.0 of the protocol; since then it is a 422.
+    """
+    size = parse_checkpoint(Note.parse(request.note).text).tree_size
+    return request.old_size == size and told in {None, size}
 
 
 def fetch_latest(url: str, origin: str, seconds: float) -> str:
