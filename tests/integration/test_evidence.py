@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from box_story import (
     wait_witnessed,
 )
 from jinku import accounts, notes, receipts
-from jinku.errors import NotAllowed, Refused
+from jinku.errors import NotAllowed, Refused, require_accepted
 from jinku.evidence import bundle, package, verify
 from jinku.evidence.collect import Collector, NotWitnessedYet, Wanted, open_persons
 from jinku.evidence.content import Content, Selection
@@ -39,8 +39,10 @@ from jinku.ledger import LedgerClient
 from jinku.main import main
 from jinku.registry import RegistryClient
 from jinku.v1.common_pb2 import Receipt
-from jinku.v1.ledger_pb2 import GetEntryRequest, ListEntriesRequest
+from jinku.v1.contact_pb2 import EndContactRequest, RegisterContactRequest
+from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetEntryRequest, ListEntriesRequest
 from jinku.verdicts import Fault
+from registrar import container, institution, vault
 from repository import ROOT
 
 
@@ -183,7 +185,7 @@ def test_an_entry_about_a_contact_that_is_left_out_is_named(story: Story, conten
     for index in of_persons:
         assert find_left_out(story.ledger, without(content, index)) == [index]
     # Also where the whole person was: they are the contacts of the box's institution, all of them.
-    kept, _ = content.persons
+    _, kept = content.persons
     of_one = [e.index for e in content.of_persons if kept not in e.named]
     fewer = replace(without(content, *of_one), persons=(kept,))
     assert of_one
@@ -293,6 +295,59 @@ def test_personal_values_are_for_who_may_have_them(
         GetEntryRequest(entry_index=story.running.service.ledger.size - 1)
     )
     assert receipts.parse_header(newest.receipt.header).command == "jinku.v1.ReadContactRequest"
+
+
+class Busy(LedgerClient):
+    """A service on which something happens as soon as it has told its checkpoint."""
+
+    def __init__(self, story: Story, happens: Callable[[], None]) -> None:
+        super().__init__(story.running.auditor())
+        self.happens = happens
+
+    def get_checkpoint(self, request: GetCheckpointRequest) -> Any:
+        answer = super().get_checkpoint(request)
+        self.happens()
+        return answer
+
+
+@pytest.mark.req("MON-13")
+@pytest.mark.parametrize("scanned", [False, True])
+def test_contacts_are_those_of_the_checkpoint(story: Story, scanned: bool) -> None:
+    """Whatever becomes of them meanwhile; also one that ended and had nobody in its place."""
+    code = f"I-{scanned:d}-contacts"
+    label = f"K-{code}"
+    for request in (institution(code), vault(f"V-{code}", code), container(label, code)):
+        story.accept(request)
+
+    def register(*, replaces: bool) -> bytes:
+        response = story.registrar.register_contact(
+            RegisterContactRequest(
+                institution_code=code, name=KEPT_NAME, telephone=KEPT_TELEPHONE, replaces=replaces
+            )
+        )
+        require_accepted(response.outcome)
+        return response.contact_id
+
+    def end(contact_id: bytes) -> None:
+        response = story.registrar.end_contact(EndContactRequest(contact_id=contact_id))
+        require_accepted(response.outcome)
+
+    def collect(happens: Callable[[], None]) -> Content:
+        registry = RegistryClient(story.running.auditor())
+        wanted = Wanted(label, scanned=scanned, contacts=True)
+        collected = Collector(Busy(story, happens), registry).collect(wanted)
+        verify.verify(package.write(collected), story.key)
+        assert find_left_out(story.ledger, collected) == []
+        return collected
+
+    assert collect(lambda: None).persons == ()
+    first = register(replaces=False)
+    assert collect(lambda: end(first)).persons == (first,)
+    second = register(replaces=False)
+    made: list[bytes] = []
+    collected = collect(lambda: made.append(register(replaces=True)))
+    assert collected.persons == (first, second)
+    assert collect(lambda: None).persons == (first, second, *made)
 
 
 # -- elsewhere

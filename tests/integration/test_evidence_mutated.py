@@ -223,7 +223,7 @@ def read_other(story: Story) -> Iterator[Entry]:
 def test_a_changed_personal_value_is_refused(story: Story, content: Content, field: str) -> None:
     one = content.opened[0]
     other: Any = {"value": one.value + "x", "opening": bytes(32), "entry_index": 4,
-                  "subject_id": content.persons[1], "field": 3 - one.field}[field]  # fmt: skip
+                  "subject_id": content.persons[0], "field": 3 - one.field}[field]  # fmt: skip
     changed = replace(one, **{field: other})
     with pytest.raises(EvidenceInvalid) as refused:
         package.write(replace(content, opened=(changed,)))

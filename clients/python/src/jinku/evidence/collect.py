@@ -15,7 +15,7 @@ from jinku.ledger import LedgerClient
 from jinku.registry import RegistryClient
 from jinku.type.v1.personal_pb2 import ReadPurpose
 from jinku.v1.common_pb2 import Receipt
-from jinku.v1.contact_pb2 import GetContactRequest, ReadContactRequest
+from jinku.v1.contact_pb2 import ReadContactRequest
 from jinku.v1.ledger_pb2 import (
     GetCheckpointRequest,
     GetCheckpointResponse,
@@ -55,13 +55,15 @@ class Collector:
 
     def collect(self, wanted: Wanted) -> Content:
         """The content. Refused if there is no such box, NotWitnessedYet, CallFailed."""
+        # Before the checkpoint, which then holds it.
+        box = self.find_box(wanted.label)
         answer = self.ledger.get_checkpoint(GetCheckpointRequest())
         newest = parse_note(answer.checkpoint)
-        box = self.find_box(wanted.label)
         about = list(self.read_box(box.container_id, newest, scanned=wanted.scanned))
         persons: list[bytes] = []
-        if wanted.contacts:
-            persons = list(self.find_persons(box.institution_code, newest.tree_size))
+        for one in each(about, "container_registered"):
+            if wanted.contacts and one.container_id == box.container_id:
+                persons += self.find_persons(one.institution_id, newest.tree_size)
         for person in persons:
             about += list_entries(self.ledger, newest.tree_size, subject_id=person)
         sizes = [parse_note(receipt.checkpoint).tree_size for receipt in wanted.receipts]
@@ -95,15 +97,10 @@ class Collector:
         every = scan(self.ledger, newest, self.told)
         return find_concerning(every, container_id, with_refusals=True)
 
-    def find_persons(self, institution_code: str, tree_size: int) -> Iterator[bytes]:
-        """The institution's contact, and whom it took the place of, and so on."""
-        request = GetContactRequest(institution_code=institution_code)
-        waiting = self.registry.get_contact(request).contact_id
-        while waiting:
-            yield waiting
-            entries = list_entries(self.ledger, tree_size, subject_id=waiting)
-            registered = each(entries, "contact_registered")
-            (waiting,) = [o.replaces_contact_id for o in registered if o.contact_id == waiting]
+    def find_persons(self, institution_id: bytes, tree_size: int) -> Iterator[bytes]:
+        """Every contact that the institution had by then: what it has now may be another's."""
+        entries = list_entries(self.ledger, tree_size, subject_id=institution_id)
+        return (one.contact_id for one in each(entries, "contact_registered"))
 
     def complete(self, content: Content) -> Content:
         """With the entries that made what the others name."""
