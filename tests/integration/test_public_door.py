@@ -273,10 +273,42 @@ def test_whoever_follows_the_log_sees_that_it_was_put_back(tmp_path: Path) -> No
     with serving(directory, **PUBLIC) as running:
         follow = ["ledger", "follow", "--url", url_of(running), "--kept", str(kept), "--key", key]
         assert "has 5 entries; 8 were seen before" in jinku(*follow, code=4)
+        checkpoint = ["ledger", "checkpoint", "--kept", str(kept), *connection_of(running)]
+        assert "has 5 entries; 8 were seen before" in jinku(*checkpoint, code=4)
         running.sequence = 4
         register(running, 9, first=100)
         assert "8 entries that were seen do not begin the 14" in jinku(*follow, code=4)
     assert kept.read_text() == before
+
+
+def test_who_knows_more_than_the_door_shows_accuses_nobody(tmp_path: Path) -> None:
+    """The witness is out: the door shows what it cosigned, the service what there is."""
+    directory, kept = found(tmp_path), tmp_path / "kept"
+    with serving(directory) as running:
+        key = running.service.ledger.verifier_key
+    with neighbours(tmp_path, key) as (witness,):
+        with serving(directory, **PUBLIC, **asking(witness)) as running:
+            witness.go_away()
+            register(running, 5)
+            said = jinku("ledger", "checkpoint", "--kept", str(kept), *connection_of(running))
+            assert "6 entries go on from the 0 seen before" in said
+            before = kept.read_text()
+            follow = ["ledger", "follow", "--url", url_of(running), "--key", key]
+            follow += ["--kept", str(kept), "--witness", str(witness.key)]
+            said = jinku(*follow)
+            assert "cosigned: witness.example/w0 " in said
+            assert "1 entries, older than the 6 seen before, which go on from them" in said
+            assert "1 条记录，早于已见的 6 条且与之一致" in said
+            assert kept.read_text() == before
+        witness.come_back()
+
+
+def connection_of(running: Running) -> list[str]:
+    files = running.files("service-auditor")
+    return [
+        "--target", running.target, "--certificate", str(files.certificate),
+        "--key", str(files.private_key), "--ca", str(running.certificates / "ca.pem"),
+    ]  # fmt: skip
 
 
 def test_following_over_the_service_and_with_witnesses(tmp_path: Path) -> None:
@@ -287,11 +319,7 @@ def test_following_over_the_service_and_with_witnesses(tmp_path: Path) -> None:
         neighbours(tmp_path, key) as (witness,),
         serving(directory, **PUBLIC, **asking(witness)) as running,
     ):
-        files = running.files("service-auditor")
-        connection = [
-            "--target", running.target, "--certificate", str(files.certificate),
-            "--key", str(files.private_key), "--ca", str(running.certificates / "ca.pem"),
-        ]  # fmt: skip
+        connection = connection_of(running)
         said = jinku("ledger", "checkpoint", "--kept", str(kept), *connection)
         assert "1 entries go on from the 0 seen before" in said
         assert "— witness.example/w0 " in said

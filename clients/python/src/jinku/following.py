@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jinku import plain_http
 from jinku.durable import write_bytes
+from jinku.errors import RequestInvalid
 from jinku.ledger import LedgerClient
 from jinku.notes import (
+    EMPTY_ROOT,
     Checkpoint,
     NoteInvalid,
     VerifierKey,
@@ -28,7 +30,13 @@ from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetConsistencyProofRequest
 
 
 class LogForked(NoteInvalid):
-    """The log does not go on from what was seen of it. Both checkpoints together prove it."""
+    """The log does not go on from what was seen of it, as both checkpoints together prove; or has
+    not even what would show it.
+    """
+
+
+class NotThere(NoAnswer):
+    """The log says that it has not what was asked for."""
 
 
 class Source(Protocol):
@@ -36,7 +44,17 @@ class Source(Protocol):
 
     def checkpoint(self) -> str: ...
 
-    def prove(self, first_size: int, second_size: int) -> list[bytes]: ...
+    def prove(self, first_size: int, second_size: int) -> list[bytes]:
+        """NotThere if the log has not so many entries."""
+        ...
+
+
+class Followed(NamedTuple):
+    """What was kept before, if anything; the newest checkpoint that the log shows; and its note."""
+
+    before: Checkpoint | None
+    newest: Checkpoint
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +70,10 @@ class ServiceSource:
         request = GetConsistencyProofRequest(
             first_tree_size=first_size, second_tree_size=second_size
         )
-        return list(self.client.get_consistency_proof(request).consistency_proof)
+        try:
+            return list(self.client.get_consistency_proof(request).consistency_proof)
+        except RequestInvalid as error:
+            raise NotThere(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,8 @@ class TileSource:
         url = f"{self.url.rstrip('/')}/{path}"
         answer = self.fetch(url)
         if answer.status != 200:
-            raise NoAnswer(f"{url}: it answers {answer.status}")
+            kind = NotThere if answer.status == 404 else NoAnswer
+            raise kind(f"{url}: it answers {answer.status}")
         return answer.body
 
 
@@ -88,11 +110,13 @@ def follow(
     key: VerifierKey,
     witnesses: Sequence[VerifierKey] = (),
     quorum: int = 0,
-) -> tuple[Checkpoint | None, Checkpoint]:
-    """What was kept before, if anything, and the newest checkpoint, which is kept on return.
+) -> Followed:
+    """Of what was kept and the newest checkpoint the larger one is kept on return, the newest if
+    there is no larger: a log may show an older one than somebody was given, e.g. while its witnesses
+    are out.
 
-    Raises LogForked if it does not go on from the kept one, which then stays; NoteInvalid if it is
-    not signed as it has to be.
+    Raises LogForked unless one is proven to go on from the other, and what was kept then stays;
+    NoteInvalid if the newest is not signed as it has to be.
     """
     note = source.checkpoint()
     newest = open_checkpoint(note, key)
@@ -100,23 +124,35 @@ def follow(
     before = open_checkpoint(kept.read_text(encoding="utf-8"), key) if kept.exists() else None
     if before is not None:
         check_growth(source, before, newest)
-    write_bytes(kept, note.encode())
-    return before, newest
+    if before is None or newest.tree_size >= before.tree_size:
+        write_bytes(kept, note.encode())
+    return Followed(before, newest, note)
 
 
 def check_growth(source: Source, before: Checkpoint, newest: Checkpoint) -> None:
-    if newest.tree_size < before.tree_size:
-        raise LogForked(
-            f"{newest.origin} has {newest.tree_size} entries; {before.tree_size} were seen before"
-        )
-    if before.tree_size == 0:
+    """LogForked unless one of them begins the other. The empty tree begins every other."""
+    for one in (before, newest):
+        if one.tree_size == 0 and one.root_hash != EMPTY_ROOT:
+            raise LogForked(f"{one.origin}: a tree of 0 entries that has not the empty tree's root")
+    older = newest.tree_size < before.tree_size
+    first, second = (newest, before) if older else (before, newest)
+    if first.tree_size == 0:
         return
-    sizes = (before.tree_size, newest.tree_size)
-    proof = source.prove(*sizes) if sizes[0] < sizes[1] else []
+    sizes = (first.tree_size, second.tree_size)
     try:
-        check_consistency(*sizes, before.root_hash, newest.root_hash, proof)
-    except NoteInvalid as error:
+        proof = source.prove(*sizes) if sizes[0] < sizes[1] else []
+    except NotThere as error:
+        if not older:
+            raise
         raise LogForked(
-            f"{newest.origin}: the {sizes[0]} entries that were seen do not begin the {sizes[1]} "
-            f"that it has now: {error}"
+            f"{newest.origin} has {newest.tree_size} entries; {before.tree_size} were seen before, "
+            "and it has not what shows that these go on from them"
+        ) from error
+    try:
+        check_consistency(*sizes, first.root_hash, second.root_hash, proof)
+    except NoteInvalid as error:
+        which = ("it shows now", "were seen") if older else ("were seen", "it has now")
+        raise LogForked(
+            f"{newest.origin}: the {sizes[0]} entries that {which[0]} do not begin the {sizes[1]} "
+            f"that {which[1]}: {error}"
         ) from error

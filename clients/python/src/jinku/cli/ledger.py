@@ -67,7 +67,7 @@ def checkpoint(connection: Connection, save_key: Path | None, kept: Path | None)
         answer = client.get_checkpoint(GetCheckpointRequest())
         key = notes.VerifierKey.parse(answer.verifier_key)
         if kept is not None:
-            tell_growth(*following.follow(following.ServiceSource(client), kept, key))
+            tell_growth(following.follow(following.ServiceSource(client), kept, key))
     for note in filter(None, (answer.checkpoint, answer.witnessed_checkpoint)):
         notes.open_checkpoint(note, key)
     if answer.witnessed_checkpoint:
@@ -132,21 +132,30 @@ def follow(
     """Fetch the newest checkpoint, prove that it goes on from the one that was kept, and keep it.
 
     Needs no certificate. Run it from time to time on a machine that is not the service's: a journal
-    that was put back or changed ends it with 4, and both checkpoints prove it to others.
+    that was put back or changed ends it with 4: keep both checkpoints. One that is older than the kept
+    one, and proven to be of the same journal, is told and not kept.
     """
     keys = [verdicts.parse_key(key, notes.COSIGNATURE) for key in witnesses]
     key = verdicts.parse_key(verifier_key)
-    before, newest = following.follow(
+    followed = following.follow(
         following.TileSource(url), kept, key, keys, len(keys) if quorum is None else quorum
     )
-    tell_cosigners(notes.find_cosigners(kept.read_text(encoding="utf-8"), keys))
-    tell_growth(before, newest)
+    tell_cosigners(notes.find_cosigners(followed.note, keys))
+    tell_growth(followed)
 
 
-def tell_growth(before: notes.Checkpoint | None, newest: notes.Checkpoint) -> None:
-    seen = before.tree_size if before else 0
-    click.echo(f"{newest.origin}: {newest.tree_size} 条记录，与已见的 {seen} 条一致")
-    click.echo(f"{newest.origin}: {newest.tree_size} entries go on from the {seen} seen before")
+def tell_growth(followed: following.Followed) -> None:
+    origin, size = followed.newest.origin, followed.newest.tree_size
+    seen = followed.before.tree_size if followed.before else 0
+    if size < seen:
+        click.echo(f"{origin}: {size} 条记录，早于已见的 {seen} 条且与之一致；保留已见的检查点")
+        click.echo(
+            f"{origin}: {size} entries, older than the {seen} seen before, which go on from them; "
+            "the checkpoint seen before is kept"
+        )
+        return
+    click.echo(f"{origin}: {size} 条记录，与已见的 {seen} 条一致")
+    click.echo(f"{origin}: {size} entries go on from the {seen} seen before")
 
 
 def tell_cosigners(cosigners: dict[notes.VerifierKey, int]) -> None:
