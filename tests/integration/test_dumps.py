@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dumpable import OTHER_GROUP, core_filter, core_limits, is_dumpable
 from process import Daemon, daemon
 from running import found
 
@@ -37,18 +38,14 @@ os.abort()
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with daemon(found(tmp_path_factory.mktemp("dumps")) / "jinku.toml") as started:
+    config = found(tmp_path_factory.mktemp("dumps")) / "jinku.toml"
+    with daemon(config, group=OTHER_GROUP) as started:
         yield started
 
 
-def proc(running: Daemon, name: str) -> str:
-    return Path(f"/proc/{running.process.pid}/{name}").read_text(encoding="ascii")
-
-
 def test_limit_is_zero_and_nothing_would_be_written(running: Daemon) -> None:
-    (line,) = re.findall(r"^Max core file size +(\S+) +(\S+)", proc(running, "limits"), re.M)
-    assert line == ("0", "0")
-    assert int(proc(running, "coredump_filter"), 16) == 0
+    assert core_limits(running.process.pid) == ("0", "0")
+    assert core_filter(running.process.pid) == 0
 
 
 def test_process_is_not_dumpable(running: Daemon) -> None:
@@ -58,13 +55,25 @@ def test_process_is_not_dumpable(running: Daemon) -> None:
         for more in ([], ["forbid"])
     ]
     assert answers == ["1\n", "0\n"]
-    assert Path(f"/proc/{running.process.pid}/mem").stat().st_uid == 0
+    assert not is_dumpable(running.process.pid)
+    # The control: a process of the same user and group that forbids nothing.
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        group=OTHER_GROUP,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert is_dumpable(other.pid)
+        other.communicate(b"\n")
 
 
 def test_keys_lie_in_locked_memory_that_is_never_dumped(running: Daemon) -> None:
     """The tag masters' arena and the wrapping key's: locked, not dumped, wiped after a fork."""
     try:
-        mappings = re.findall(r"^VmFlags: (.*)$", proc(running, "smaps"), re.M)
+        smaps = Path(f"/proc/{running.process.pid}/smaps").read_text(encoding="ascii")
+        mappings = re.findall(r"^VmFlags: (.*)$", smaps, re.M)
     except PermissionError:
         # Only root may look into a process that is not dumpable.
         assert os.getuid() != 0

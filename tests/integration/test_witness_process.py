@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dumpable import OTHER_GROUP, core_filter, core_limits, is_dumpable
 from jinku.notes import COSIGNATURE, VerifierKey
 from jinku.plain_http import NoAnswer
 from jinku.witness import LOGS_FILE
@@ -30,6 +32,7 @@ def serving(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         text=True,
         env=clean_environment(PYTHONUNBUFFERED="1"),
+        group=OTHER_GROUP,
     )
     try:
         assert process.stdout is not None
@@ -77,6 +80,20 @@ def test_killed_after_an_answer_it_forgets_nothing(tmp_path: Path) -> None:
         assert caught.value.tree_size == told
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_its_key_is_in_no_core_file(tmp_path: Path) -> None:
+    """As `jinkud` does; test_dumps.py has the control."""
+    create(tmp_path / "w")
+    with serving(tmp_path / "w") as (process, _):
+        assert core_limits(process.pid) == ("0", "0")
+        assert core_filter(process.pid) == 0
+        assert not is_dumpable(process.pid)
+        process.send_signal(signal.SIGABRT)
+        _, state = os.waitpid(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(state)
+    assert process.returncode == -signal.SIGABRT
+    assert not os.WCOREDUMP(state)
 
 
 def test_what_is_wrong_with_its_directory_is_told(tmp_path: Path) -> None:

@@ -65,13 +65,16 @@ class Daemon:
 
 
 @contextmanager
-def daemon(config: Path, **environment: str) -> Iterator[Daemon]:
-    """`jinkud serve` answering; killed at the end of the block if it still runs."""
+def daemon(config: Path, group: int | None = None, **environment: str) -> Iterator[Daemon]:
+    """`jinkud serve` answering, in another group if one is named; killed at the end of the block if
+    it still runs.
+    """
     process = subprocess.Popen(
         [JINKUD, "serve", "--config", config],
         stderr=subprocess.PIPE,
         text=True,
         env=clean_environment(**environment),
+        group=group,
     )
     started = Daemon(process)
     started.reader = threading.Thread(target=started.read, daemon=True)

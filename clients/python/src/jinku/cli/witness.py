@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from jinku.cli.common import EXIT_CODES
+from jinku.dumps import forbid_core_dumps
 from jinku.plain_server import Limits, Server
 from jinku.witness import LOGS_FILE, Witness, WitnessFault, create
 from jinku.witnessing import REQUEST_BYTES_MAX
@@ -19,6 +20,8 @@ from jinku.witnessing import REQUEST_BYTES_MAX
 @click.group(epilog=EXIT_CODES)
 def witness() -> None:
     """Witness other logs: cosign what only ever grows (见证)."""
+    # Making the key, and serving with it.
+    forbid_core_dumps()
 
 
 @witness.command("create")
