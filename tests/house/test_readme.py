@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from grpc_api.main import main as jinkud
 from repository import ROOT, read, select
 
 READMES = ("README.md", "README.zh-CN.md", "clients/python/README.md", "CONTRIBUTING.md")
@@ -94,6 +95,11 @@ def test_help_lists_every_documented_target() -> None:
         check=True,
     ).stdout
     assert {"build", "demo", "test", "check", "bench"} <= set(re.findall(r"^(\S+)", shown, re.M))
+
+
+def test_operations_tells_of_every_command_of_jinkud() -> None:
+    told = read("docs/operations.md")
+    assert [name for name in sorted(jinkud.commands) if f"jinkud {name}" not in told] == []
 
 
 def test_campaigns_are_listed_with_what_scales_them() -> None:
