@@ -17,6 +17,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from core.dumps import FILTER
 from core.errors import JinkuError, LedgerCorrupt, SettingsError
 from core.fsck import Report, fsck
 from core.fsck.rows import SCRATCH
@@ -173,6 +174,24 @@ def test_an_entry_that_was_taken_out(copy: Path) -> None:
         check(copy, hashes_only=True)
     rewrite(copy, first, lambda entries: entries[:1])
     with pytest.raises(LedgerCorrupt, match=f"^entry {first + 1}: is missing"):
+        check(copy, hashes_only=True)
+
+
+@pytest.mark.parametrize("back_ns", [[0, 1], [1, 0]], ids=["in a commit", "after another"])
+def test_an_entry_that_was_decided_before_the_one_before_it(copy: Path, back_ns: list[int]) -> None:
+    """Signed like any other: whoever writes the journal wrote that."""
+    ledger = reopen(copy)
+    size = ledger.size
+    newest = EntryHeader.FromString(ledger.entry(size - 1).header)
+    with ledger.writing() as writing:
+        for index, back in enumerate(back_ns, size):
+            header = EntryHeader(
+                realm=REALM, index=index, decided_at_ns=newest.decided_at_ns - back
+            )
+            writing.append(Entry(header.SerializeToString(), b""))
+    ledger.close()
+    first = size + back_ns.index(1)
+    with pytest.raises(LedgerCorrupt, match=f"^entry {first}: was decided before the one before"):
         check(copy, hashes_only=True)
 
 
@@ -488,6 +507,29 @@ def test_no_key_is_where_others_see_it(copy: Path) -> None:
     for secret in (keys.row_key, keys.index_key):
         for form in (secret, secret.hex().encode(), base64.b64encode(secret)):
             assert not any(form in one for one in seen)
+
+
+@pytest.mark.usefixtures("beside")
+def test_nothing_of_it_would_be_dumped(copy: Path) -> None:
+    """It holds the keys of rows, whatever whoever started the check allows."""
+    seen: list[int] = []
+
+    def look(stage: str, done: int, _total: int) -> None:
+        # By then it has written a part.
+        if stage == "replay" and done >= 40:
+            files = [Path(f"/proc/{pid}/{FILTER.name}") for pid in writers()]
+            seen.extend(int(file.read_text(), 16) for file in files)
+
+    own = FILTER.read_text()
+    FILTER.write_text("0x33")
+    ledger = reopen(copy)
+    try:
+        fsck(ledger, look)
+    finally:
+        ledger.close()
+        FILTER.write_text(f"0x{own}")
+    assert seen
+    assert not any(seen)
 
 
 @pytest.mark.usefixtures("beside")

@@ -242,6 +242,25 @@ def test_backup_of_two_erasures_ago(realm: Path) -> None:
         assert persons.verify().erased == 2
 
 
+def test_backup_put_back_takes_nobody_from_the_wrap_set(realm: Path) -> None:
+    """The older of two is put back and completed; the newer one still has everybody."""
+    with opened(realm) as persons:
+        gone, kept = persons.contact("1"), persons.contact("2")
+    copy(realm, "ledger", "older")
+    with opened(realm) as persons:
+        later = persons.contact("3")
+    copy(realm, "ledger", "newer")
+    with opened(realm) as persons:
+        erase(persons, gone)
+        persons.eraser.complete()
+    for backup, left in (("older", [kept]), ("newer", [kept, later])):
+        put_back(realm, "ledger", backup)
+        with opened(realm) as persons:
+            assert persons.eraser.complete()
+            assert [persons.texts(one)[0] for one in left] == [NAME] * len(left)
+            assert persons.get(contact_id=gone).state == COMPLETE
+
+
 def test_ids_that_are_given_again_erase_nobody(realm: Path) -> None:
     """A ledger that was put back gives the ids of what it has lost once more."""
     with opened(realm) as persons:

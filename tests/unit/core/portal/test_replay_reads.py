@@ -16,6 +16,7 @@ import pytest
 
 from core.errors import LedgerCorrupt, SettingsError
 from core.portal import session as session_module
+from core.portal.columns import COLUMNS
 from core.portal.retention import Pruner
 from core.readlog import layout
 from core.readlog.layout import Block, Counter
@@ -692,7 +693,10 @@ def test_batch_of_another_portal_that_changed_its_turn_is_named(told: Site) -> N
         replay(told)
 
 
-def test_read_that_must_not_pass_and_was_not_alarmed_is_named(told: Site, monkeypatch: Any) -> None:
+NO_READ = "gate-1, epoch 1, batch 10: entry [0-9]+ is an alarm that no read makes"
+
+
+def test_alarm_about_another_tag_than_the_read_ones_is_named(told: Site) -> None:
     """The stored read is made another tag's, and its verdict fits."""
 
     def change(block: Block) -> Block:
@@ -700,8 +704,66 @@ def test_read_that_must_not_pass_and_was_not_alarmed_is_named(told: Site, monkey
         return replace(block, columns=replace(block.columns, identity=identity))
 
     forge(told, 10, change)
-    with pytest.raises(LedgerCorrupt, match="gate-1, epoch 1.*(no read makes|not journalled)"):
+    with pytest.raises(LedgerCorrupt, match=NO_READ):
         replay(told)
+
+
+@pytest.mark.parametrize("later_ns", [-1000, 1000])
+def test_alarm_of_another_moment_than_its_read_is_named(told: Site, later_ns: int) -> None:
+    def change(block: Block) -> Block:
+        columns = replace(block.columns, base_time_ns=block.columns.base_time_ns + later_ns)
+        return replace(block, columns=columns)
+
+    forge(told, 10, change)
+    with pytest.raises(LedgerCorrupt, match=NO_READ):
+        replay(told)
+
+
+def with_another_read(identity: bytes) -> Callable[[Block], Block]:
+    """One more read beside a batch's last one, of another tag, and judged like that."""
+
+    def change(block: Block) -> Block:
+        columns = block.columns
+        more = {name: getattr(columns, name) for name in COLUMNS}
+        more = {name: np.concatenate([column, column[-1:]]) for name, column in more.items()}
+        more["identity"][-1] = np.frombuffer(identity, np.uint8)
+        verdicts = np.concatenate([block.verdicts, block.verdicts[-1:]])
+        return replace(block, columns=replace(columns, **more), verdicts=verdicts)
+
+    return change
+
+
+def test_read_that_must_not_pass_and_was_not_alarmed_is_named(told: Site) -> None:
+    """Every alarm of the journal has its read, and one read has neither an alarm nor was it counted."""
+    forge(told, 10, with_another_read(b"\xdd" * 12))
+    with pytest.raises(LedgerCorrupt, match="epoch 1: 1 alarms of .* not journalled, and 0 were c"):
+        replay(told)
+
+
+def test_reads_whose_alarms_were_counted_need_none_each(tmp_path: Path) -> None:
+    found_site(tmp_path)
+    site = Site(tmp_path, PortalSettings(alarms_per_interval_max=2), RETENTION).open()
+    try:
+        stream = site.stream()
+        stream.send_durable([Read(BOX, 200, 0)], scheme=NONE)
+        # What comes soon after the first batch may repeat what came before it.
+        site.pass_time(40)
+        stream.send_durable([Read(bytes([number]) * 12, OUTER, number) for number in range(1, 5)])
+        assert replay_stopped(site).alarms == 1
+        site.restart()
+        site.stream()
+        site.pass_time(120)
+        eventually(lambda: len(site.events("alarm_raised")) == 2)
+        assert [one.suppressed_count for one in site.events("alarm_raised")] == [0, 3]
+        assert replay_stopped(site).alarms == 1
+        forge(site, 2, with_another_read(b"\xdd" * 12))
+        with pytest.raises(
+            LedgerCorrupt, match="4 alarms of .* not journalled, and 3 were counted"
+        ):
+            replay(site)
+    finally:
+        site.close()
+    assert site.failures == site.incidents == []
 
 
 def test_crossing_that_is_not_in_the_journal_is_named(told: Site) -> None:
