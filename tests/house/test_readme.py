@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from grpc_api.main import main as jinkud
+from jinku.v1 import ledger_pb2, registry_pb2
+from jinku.v1.common_pb2 import Outcome
+from jinku.v1.portal_pb2 import StreamResponse
 from repository import ROOT, read, select
 
 READMES = ("README.md", "README.zh-CN.md", "clients/python/README.md", "CONTRIBUTING.md")
@@ -100,6 +103,33 @@ def test_help_lists_every_documented_target() -> None:
 def test_operations_tells_of_every_command_of_jinkud() -> None:
     told = read("docs/operations.md")
     assert [name for name in sorted(jinkud.commands) if f"jinkud {name}" not in told] == []
+
+
+def test_formats_tell_which_answers_carry_a_receipt() -> None:
+    """As the schema has it: every message that an RPC answers with, and whether it has a receipt. The
+    READMEs say it in short, and where all of it stands.
+    """
+    for readme in ("README.md", "README.zh-CN.md"):
+        assert "docs/formats.md#receipts" in read(readme)
+    section = read("docs/formats.md").partition("\n## Receipts\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section, re.MULTILINE)
+    told = {
+        name: not what.startswith("none")
+        for names, what in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    answers = {
+        method.output_type
+        for file in (registry_pb2, ledger_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    commands = {one for one in answers if "outcome" in one.fields_by_name}
+    streamed = {field.message_type for field in StreamResponse.DESCRIPTOR.fields}
+    assert told == {
+        one.name: "receipt" in one.fields_by_name
+        for one in {*(answers - commands), *streamed, Outcome.DESCRIPTOR}
+    }
 
 
 def test_campaigns_are_listed_with_what_scales_them() -> None:
