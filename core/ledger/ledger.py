@@ -341,12 +341,15 @@ class Ledger:
             except BaseException:
                 store.abort(txn)
                 raise
-            self._commit(txn, changed=stamp is not None)
+            # After an error LMDB itself would go on and acknowledge; nobody knows what is on the disk.
+            self._stopped = True
+            self._commit(txn)
+            store.committed(changed=stamp is not None)
             self._currency.committed(stamp)
             if tip is not None:
                 self._journal.committed(writing.first, writing.entries)
                 self._tip = tip
-            self._frontier = frontier
+            self._frontier, self._stopped = frontier, False
 
     def _check_head(self, expected: Head | None) -> None:
         if self._stopped:
@@ -354,15 +357,11 @@ class Ledger:
         if expected is not None and expected != self.head:
             raise HeadMoved(f"the journal has {self.size} entries, not {expected.size}")
 
-    def _commit(self, txn: lmdb.Transaction, *, changed: bool) -> None:
-        # After an error LMDB itself would go on and acknowledge; nobody knows what is on the disk.
-        self._stopped = True
+    def _commit(self, txn: lmdb.Transaction) -> None:
         try:
             txn.commit()
         except lmdb.Error as error:
             raise self._opened().explain(error) from error
-        self._opened().committed(changed=changed)
-        self._stopped = False
 
     def suspect(self) -> None:
         """Note that the outcome of a commit is unknown, or that something was found: from now on every

@@ -66,7 +66,7 @@ def answer_before_commit() -> None:
 
     def make_receipt(self: Ledger, txn: lmdb.Transaction, index: int, tip: Any) -> Receipt:
         sealed = txn.get(layout.index_key(self.size), db=self._opened().handles[layout.JOURNAL])
-        entry = self._journal._open(self.size, bytes(sealed or b""))[index - self.size]
+        entry = self._journal._open(self.size, bytes(sealed or b""), txn)[index - self.size]
         return Receipt(
             header=entry.header,
             events_digest=entry.leaf[len(entry.header) :],
@@ -139,6 +139,7 @@ def go_on_after_errors() -> None:
             read_log_commit(self, writes)
 
     def commit(self: Ledger, txn: lmdb.Transaction) -> None:
+        self._stopped = False
         txn.commit()
 
     def fail(self: Sequencer, batch: Any, error: BaseException) -> None:
