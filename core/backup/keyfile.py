@@ -64,10 +64,11 @@ def seal_keys(directory: Path, output: Path, passphrases: Sequence[str]) -> list
 def open_keys(source: Path, directory: Path, passphrases: Sequence[str]) -> list[str]:
     """Make the key directory of such a file; which files it has now.
 
-    All of them are durable on return, or there is none. SettingsError if `directory` is not empty,
-    BackupInvalid if the file was altered or the passphrases are not its own, in the order in which they
-    were given when it was made.
+    All of them are durable on return, or there is none. SettingsError if `directory` is not empty, or
+    the passphrases are such as no file is made with; BackupInvalid if the file was altered or the
+    passphrases are not its own, in the order in which they were given when it was made.
     """
+    _check(passphrases)
     content = source.read_bytes()
     if len(content) < _HEADER.size or not content.startswith(_MAGIC):
         raise BackupInvalid(f"{source}: is not a file of `jinkud backup-keys`")

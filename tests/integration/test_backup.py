@@ -426,6 +426,11 @@ def test_a_key_file_needs_both_persons(taken: Taken, tmp_path: Path) -> None:
         output = str(tmp_path / "sealed")
         refused = run_jinkud("backup-keys", "--config", config, "--output", output, *options)
         assert (refused.returncode, "passphrases:" in refused.stderr) == (2, True)
+        keys = str(tmp_path / "keys")
+        refused = run_jinkud(
+            "restore-keys", "--from", str(taken.keys), "--directory", keys, *options
+        )
+        assert (refused.returncode, "passphrases:" in refused.stderr) == (2, True)
 
 
 def quiet(tmp_path: Path) -> str:
