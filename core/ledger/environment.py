@@ -19,7 +19,8 @@ from core.ledger.tables import BESIDE, TABLES
 
 # What LMDB says of a file that it did not leave like this.
 _DAMAGE: Final = (
-    lmdb.BadTxnError, lmdb.CorruptedError, lmdb.IncompatibleError, lmdb.InvalidError,
+    lmdb.BadDbiError, lmdb.BadTxnError, lmdb.BadValsizeError, lmdb.CorruptedError,
+    lmdb.CursorFullError, lmdb.IncompatibleError, lmdb.InvalidError, lmdb.PageFullError,
     lmdb.PageNotFoundError, lmdb.VersionMismatchError,
 )  # fmt: skip
 FILE: Final = "the ledger's file"
@@ -75,21 +76,35 @@ def reserve_readers(path: Path, readers: int) -> None:
         os.close(descriptor)
 
 
-# Reads every key and value of every database, each once; 3: LMDB says no, or a tree has a circle. The
-# last line is for `told`.
+# Reads every row of every database in order, and looks each up by its key; 3: LMDB says no, or a tree is
+# not one. The last line is for `told`.
 _PROBE = """
 import lmdb, sys
+
+def look(cursor, keys):
+    if len(cursor.getmulti(keys)) != len(keys):
+        print("CorruptedError a row that is there is not found by its key: a page above it is damaged")
+        sys.exit(3)
+
 try:
     env = lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=128)
     with env.begin() as txn:
         for name in [bytes(key) for key, _ in txn.cursor()]:
-            before = b""
-            for key, value in txn.cursor(db=env.open_db(name, txn=txn, create=False)):
+            handle = env.open_db(name, txn=txn, create=False)
+            before, keys, looked = b"", [], txn.cursor(db=handle)
+            for key, value in txn.cursor(db=handle):
                 if bytes(key) <= before:
                     print("CorruptedError keys do not ascend: a page points back, or to another's")
                     sys.exit(3)
                 before = bytes(key)
-                bytes(value)
+                keys.append(before)
+                if len(keys) == 1024:
+                    look(looked, keys)
+                    keys = []
+            look(looked, keys)
+except lmdb.NotFoundError:
+    print("CorruptedError a database that is listed is not found under its name")
+    sys.exit(3)
 except lmdb.Error as error:
     print(type(error).__name__, error)
     sys.exit(3)

@@ -19,7 +19,7 @@ NEWEST_FILE: Final = "newest"
 # The beginning of each of the first two pages: LMDB's magic and version, size of a page, number of the
 # transaction.
 _HEAD: Final = struct.Struct("=16xII16xI100xQ")
-_MAGIC: Final = (0xBEEFC0DE, 1)
+_MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE_MIN, _PAGE_MAX = 256, 65_536
 # The number, and its complement.
 _NUMBER: Final = struct.Struct("<QQ")
@@ -31,6 +31,8 @@ def verify_heads(path: Path, where: str) -> None:
     owner left them. For the one process that may write to it.
     """
     numbers = _numbers(path / DATA_FILE, where)
+    if numbers is None:
+        return
     newest = NewestCommit.read(path)
     # Commits write the two in turns; of a new file both are of none.
     follow = numbers[0] % 2 == 0 and numbers[1] % 2 == 1 and abs(numbers[0] - numbers[1]) == 1
@@ -42,7 +44,8 @@ def verify_heads(path: Path, where: str) -> None:
         raise LedgerCorrupt(where, f"{what}: an older copy was put back, see docs/operations.md")
 
 
-def _numbers(file: Path, where: str) -> tuple[int, int]:
+def _numbers(file: Path, where: str) -> tuple[int, int] | None:
+    """Of the transactions; None if there is nothing yet, or it is of a version that LMDB has to judge."""
     try:
         with file.open("rb") as opened:
             first = opened.read(_HEAD.size)
@@ -50,15 +53,17 @@ def _numbers(file: Path, where: str) -> tuple[int, int]:
             opened.seek(page_size)
             second = opened.read(_HEAD.size)
     except FileNotFoundError:
-        return 0, 0
+        return None
     if not first:
-        return 0, 0
+        return None
     if len(second) != _HEAD.size or not _PAGE_MIN <= page_size <= _PAGE_MAX:
         raise LedgerCorrupt(where, "its heads are damaged or cut off")
-    heads = [_HEAD.unpack(head) for head in (first, second)]
-    if any(head[:2] != _MAGIC for head in heads):
+    (magic, version, _, one), (other_magic, other_version, _, other) = (
+        _HEAD.unpack(head) for head in (first, second)
+    )
+    if magic != _MAGIC or other_magic != _MAGIC:
         raise LedgerCorrupt(where, "its heads are damaged or cut off")
-    return heads[0][3], heads[1][3]
+    return (one, other) if version == other_version == _VERSION else None
 
 
 class NewestCommit:

@@ -22,7 +22,7 @@ from core.ledger.tables import CONTAINERS, INDEX, TABLES, TAGS, IndexKind
 from core.ledger.tiles import read_tile
 from core.procedures.table import QUERIES
 from jinku.v1.ledger_pb2 import GetEntryRequest, ListEntriesRequest
-from jinku.v1.registry_pb2 import GetContainerRequest
+from jinku.v1.registry_pb2 import GetContainerRequest, GetContainerResponse
 from ledgers import REALM, TRUST_DOMAIN, reopen
 from registrar import Registrar, container, freeze, institution, issue, portal, retire, vault
 from soak import how_many
@@ -231,10 +231,25 @@ def answers(directory: Path) -> dict[str, Message]:
     try:
         for request in asked:
             with suppress(LedgerCorrupt):
-                told[str(request)] = QUERIES[type(request)].answer(request, ledger)
+                told[f"{type(request).__name__} {request}"] = QUERIES[type(request)].answer(request, ledger)
     finally:
         ledger.close()
     return told
+
+
+def leaves_out(told: Message, truth: Message) -> bool:
+    """Whether an answer says nothing but the truth, and not all of it: no box, or not all its history."""
+    if not (isinstance(told, GetContainerResponse) and isinstance(truth, GetContainerResponse)):
+        return False
+    if not told.found:
+        return True
+    events = iter(truth.history)
+    in_order = all(item in events for item in told.history)
+    rest = GetContainerResponse()
+    rest.CopyFrom(truth)
+    rest.ClearField("history")
+    rest.history.extend(told.history)
+    return told == rest and in_order
 
 
 def campaign(sound: Path, directory: Path, count: int, seed: int) -> None:
@@ -260,8 +275,9 @@ def campaign(sound: Path, directory: Path, count: int, seed: int) -> None:
             told = f"named: {named}, answered in vain: {in_vain}"
             print(f"{number + 1} of {count} files spoilt, {told}", flush=True)
         wrong = {asked: one for asked, one in answers(directory).items() if one != truth[asked]}
-        # Of a row that lies no longer where its page says nobody can tell it from one that never was.
-        assert not [one for one in wrong.values() if getattr(one, "found", True)], how
+        # A row that lies no longer where its page says is to a read as if it had never been.
+        for asked, one in wrong.items():
+            assert leaves_out(one, truth[asked]), (how, asked, one, truth[asked])
         in_vain += bool(wrong)
         try:
             report = verify(directory)
