@@ -19,10 +19,11 @@ import pytest
 
 import put_back
 import wrong_jinkud
+from core.files import DATA_FILE
 from core.keys import RealmKeys
 from core.ledger import layout
 from core.ledger.ledger import Ledger
-from core.ledger.tables import CONTAINERS, TABLES, TAGS
+from core.ledger.tables import CONTAINERS, HISTORY, TABLES, TAGS
 from jinku.commands import CommandIds
 from jinku.demo.service import Service
 from jinku.errors import CallFailed, ServiceUnavailable, require_accepted
@@ -294,6 +295,34 @@ def test_a_row_edited_with_a_tool_is_named(bank: Bank, copy: Path, how: str) -> 
 
 
 @pytest.mark.req("APP-02", "APP-03")
+def test_what_was_found_is_not_served_however_often_it_is_started(copy: Path) -> None:
+    """A row that no start reads: only who verifies everything sees it, and what looks at less in between
+    makes nobody forget it.
+    """
+    key, stored = max(rows(copy / "data" / "ledger", HISTORY.number).items())
+    overwrite(copy, stored, flipped(stored))
+    named = f"row {key.hex()}"
+    found = fsck(copy)
+    assert (found.returncode, named in found.stderr) == (1, True), found.stderr
+    assert fsck(copy, "--hashes-only").returncode == 0
+    for _ in range(2):
+        refused = run_jinkud("serve", "--config", str(copy / "jinku.toml"))
+        assert (refused.returncode, named in refused.stderr) == (1, True), refused.stderr
+
+
+@pytest.mark.req("APP-02", "APP-03")
+def test_an_older_file_put_back_alone_is_not_served(bank: Bank, copy: Path) -> None:
+    kept = (copy / "data" / "ledger" / DATA_FILE).read_bytes()
+    with served(bank, copy) as service, registrar(service) as registry:
+        request = UnfreezeTagRequest(identity=bank.identities[0], note="found")
+        require_accepted(registry.unfreeze_tag(request).outcome)
+    (copy / "data" / "ledger" / DATA_FILE).write_bytes(kept)
+    for run in (run_jinkud("serve", "--config", str(copy / "jinku.toml")), fsck(copy)):
+        assert run.returncode == 1
+        assert "an older copy was put back" in run.stderr
+
+
+@pytest.mark.req("APP-02", "APP-03")
 @pytest.mark.parametrize("how", ["older", "deleted", "written again", "cut clean", "in no table"])
 def test_a_file_that_a_tool_wrote_to_is_not_served(bank: Bank, copy: Path, how: str) -> None:
     """Whatever it wrote. `fsck` says what, or that nothing is wrong."""
@@ -460,7 +489,9 @@ def test_without_its_marks_a_ledger_is_verified_before_it_is_served(
 @pytest.mark.req("APP-02")
 def test_an_older_copy_put_back_is_told_by_a_kept_checkpoint(bank: Bank, copy: Path) -> None:
     """It is sound in itself. Whoever kept a checkpoint knows better, and can prove it."""
-    shutil.copy(bank.older / "ledger" / "data.mdb", copy / "data" / "ledger" / "data.mdb")
+    shutil.rmtree(copy / "data")
+    for store in ("ledger", "readlog"):
+        shutil.copytree(bank.older / store, copy / "data" / store)
     assert fsck(copy).returncode == 0
     key = VerifierKey.parse(bank.verifier_key)
     kept = open_checkpoint(bank.checkpoint, key)
