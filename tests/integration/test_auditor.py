@@ -21,6 +21,8 @@ import core.mechanisms.apply
 import core.mechanisms.credentials
 import core.portal.answers
 import core.portal.commands
+import core.procedures.contacts
+import core.procedures.erasure
 import core.procedures.portal
 import core.procedures.queries
 import core.procedures.registry
@@ -30,6 +32,7 @@ import core.writer
 from auditor import Auditor, Finding
 from core.decisions import Decision
 from core.mechanisms.credentials import ACTIVE, FROZEN, RETIRED, TRANSITIONS, TagAct
+from core.suppressed import Suppressed
 from histories import WALKS, History, Step, history
 from jinku import notes
 from jinku.event.v1.entry_pb2 import EntryHeader
@@ -38,6 +41,7 @@ from jinku.evidence.entries import Entry
 from jinku.evidence.scan import list_entries
 from jinku.tiles import Tile, TileTree
 from jinku.type.v1.place_pb2 import Custody
+from jinku.type.v1.reason_pb2 import ReasonCode
 from jinku.type.v1.tag_pb2 import Direction
 from jinku.v1.ledger_pb2 import GetCheckpointRequest, GetTileRequest
 from repository import read
@@ -59,7 +63,8 @@ commands = st.one_of(
     st.tuples(few(["tag"]), st.tuples(few(["freeze", "unfreeze", "retire"]), identities)),
     st.tuples(few(["repeat", "alter"]), st.tuples(st.integers(0, 99))),
     st.tuples(few(["contact"]), st.tuples(few(["I-1"]), st.booleans())),
-    st.tuples(few(["erase"]), st.tuples(few(["I-1"]), few(["privacy"]))),
+    st.tuples(few(["end"]), st.tuples(few(["I-1"]))),
+    st.tuples(few(["erase"]), st.tuples(st.integers(0, 2), few(["registrar", "privacy"]))),
 ).map(lambda drawn: Step(*drawn))  # fmt: skip
 walks = st.tuples(
     st.integers(0, 1), identities, few(sorted(WALKS)), few([False, False, False, True])
@@ -119,6 +124,39 @@ def test_refusals_without_entries_are_counted(served: History) -> None:
     assert served.auditor.unrecorded > 60
 
 
+def count_few(directory: Path) -> list[Finding]:
+    """Findings of a history in which every second or third refusal is counted."""
+    few = {"SEQUENCER__REFUSALS_PER_INTERVAL_MAX": "1", "SEQUENCER__REFUSAL_INTERVAL_SECONDS": "1"}
+    with history(directory, **few) as played:
+        played.begin("few-")
+        played.run([Step("box", ("K", "I-1", "V-1")), Step("issue", ("K", 1, 2, False, 0))])
+        checked = 0
+        while checked < 4:
+            played.run([Step("issue", ("K", 2, 2, False, 7)), Step("alter", (0,))] * 2)
+            played.wait_counted()
+            checked = played.auditor.check_digests()
+            if played.auditor.findings:
+                break
+        return played.auditor.findings
+
+
+def test_digests_of_counted_refusals_are_of_those_that_were_answered(tmp_path: Path) -> None:
+    assert count_few(tmp_path) == []
+
+
+def test_a_digest_of_other_refusals_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Suppressed.add
+
+    def add(self: Suppressed, count: int, sequence: int, material: bytes) -> None:
+        right(self, count, sequence, material[:-1])
+
+    monkeypatch.setattr(Suppressed, "add", add)
+    found = count_few(tmp_path)
+    assert "counted refusals is of others" in found[0].what
+
+
 # -- mutants
 
 # Everything that the rules below are about happens once in it.
@@ -146,7 +184,13 @@ SCRIPT = [
     Step("issue", ("K", 3, 2, False, 0)),
     Step("contact", ("I-1", False)),
     Step("contact", ("I-1", False)),
-    Step("erase", ("I-1", "privacy")),
+    Step("erase", (0, "registrar")),
+    Step("end", ("I-1",)),
+    Step("erase", (0, "privacy")),
+    Step("contact", ("I-1", False)),
+    Step("contact", ("I-1", True)),
+    Step("erase", (1, "registrar")),
+    Step("erase", (1, "registrar")),
 ]
 
 
@@ -275,6 +319,40 @@ def first_reason_alone(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def erased_in_office(patch: pytest.MonkeyPatch) -> None:
+    right = core.procedures.erasure._erasure_faults
+    still = ReasonCode.REASON_CODE_CONTACT_NOT_ENDED
+    patch.setattr(
+        core.procedures.erasure,
+        "_erasure_faults",
+        lambda *given: [one for one in right(*given) if one.code != still],
+    )
+
+
+def erased_on_one_word(patch: pytest.MonkeyPatch) -> None:
+    """Whoever confirms is taken for another than asked."""
+    right = core.procedures.erasure.decide_confirm_erasure
+    patch.setattr(
+        core.procedures.erasure,
+        "decide_confirm_erasure",
+        lambda request, state, context, office: right(
+            request, state, dataclasses.replace(context, device_id=bytes(16)), office
+        ),
+    )
+
+
+def end_called_erasure(patch: pytest.MonkeyPatch) -> None:
+    right = core.procedures.contacts._current_faults
+
+    def faults(*given: Any) -> list[Any]:
+        found = right(*given)
+        for one in found:
+            one.code = ReasonCode.REASON_CODE_SUBJECT_ERASED
+        return found
+
+    patch.setattr(core.procedures.contacts, "_current_faults", faults)
+
+
 Mutate = Callable[[pytest.MonkeyPatch], None]
 # By what is wrong: how it is made so, and what of it the auditor says.
 MUTANTS: dict[str, tuple[Mutate, str]] = {
@@ -324,6 +402,22 @@ MUTANTS: dict[str, tuple[Mutate, str]] = {
         "a used command id was not alarmed",
     ),
     "a refusal is called accepted": (refusal_called_accepted, "accepted, for reasons against it"),
+    "somebody in office is erased": (
+        erased_in_office,
+        "RequestErasureRequest ought to be [604], it is accepted",
+    ),
+    "an erasure is asked for twice": (
+        replace_in(core.procedures.erasure, "waiting_request", lambda *_: None),
+        "RequestErasureRequest ought to be [612], it is accepted",
+    ),
+    "who asks for an erasure confirms it": (
+        erased_on_one_word,
+        "ConfirmErasureRequest ought to be [614], it is accepted",
+    ),
+    "a contact that ended is called erased": (
+        end_called_erasure,
+        "EndContactRequest ought to be [603], it is [607]",
+    ),
     "the clock goes back": (clock_goes_back, "decided before the one before it"),
     "a query answers another holder": (wrong_holder_told, "its holder is"),
 }

@@ -9,6 +9,7 @@ has only their digests), it also says what each ought to have been answered.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +17,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from auditor_books import ACCEPTED, BOOKS, OWN, REFUSED, REUSED, Books
-from auditor_requests import expected_presentation, expected_reasons, misread
+from auditor_books import ACCEPTED, BOOKS, HASH, OWN, REFUSED, REUSED, Books
+from auditor_requests import (
+    UNKNOWABLE,
+    Asked,
+    expected_presentation,
+    expected_reasons,
+    misread,
+)
 from jinku import notes, receipts
 from jinku.event.v1.entry_pb2 import EntryHeader
 from jinku.event.v1.event_pb2 import Events
 from jinku.tiles import TileTree
-from jinku.v1.common_pb2 import Receipt
+from jinku.type.v1.command_pb2 import CommandId
+from jinku.v1.common_pb2 import Reason, Receipt
 from jinku.v1.portal_pb2 import PresentedTag
 from jinku.v1.registry_pb2 import GetContainerResponse
 
@@ -100,6 +108,8 @@ class Auditor:
         self.commands: dict[tuple[str, bytes], list[int]] = {}
         # Answers without an entry.
         self.unrecorded = 0
+        # Their headers as far as they are known, by principal and whether they would have alarmed.
+        self.suppressed: dict[tuple[str, bool], list[EntryHeader]] = {}
         self.refusals: dict[tuple[str, bool], tuple[int, int]] = {}
 
     # -- the journal as a whole
@@ -241,15 +251,17 @@ class Auditor:
         if request.DESCRIPTOR.full_name != header.command:
             self.find(f"a {request.DESCRIPTOR.full_name} was taken for a {header.command}")
             return
-        ought = expected_reasons(request, self.books, self.keys)
+        asked = Asked(header.device_id, header.decided_at_ns, self.keys)
+        ought = expected_reasons(request, self.books, asked)
         if ought is None:
             return
-        said = [int(reason.code) for reason in header.reasons]
+        told = [int(reason.code) for reason in header.reasons]
+        said = [code for code in told if code not in UNKNOWABLE]
         if said != ought:
             self.find(
                 f"{header.command} ought to be {ought or 'accepted'}, it is {said or 'accepted'}"
             )
-        elif not ought:
+        elif not told:
             for what in misread(request, events, self.books):
                 self.find(f"{header.command}: {what} is not what was asked for")
 
@@ -285,11 +297,13 @@ class Auditor:
         if said != ought or tag.decision != decision:
             self.find(f"tag {tag.identity.hex()} is held for {said}, it ought to be for {ought}")
 
-    def check_answer(self, request: bytes, answer: Any) -> None:
-        """The answer is the one of the entry that this very request has, or says that it has none."""
+    def check_answer(self, request: bytes, answer: Any, who: str) -> None:
+        """The answer to this service is the one of the entry that this very request has, or says that
+        it has none.
+        """
         outcome, digest = answer.outcome, hashlib.sha256(request).digest()
         if not outcome.HasField("receipt"):
-            self.check_unrecorded(answer, self.requests[digest])
+            self.check_unrecorded(answer, self.requests[digest], digest, who)
             return
         self.check_receipt(outcome.receipt)
         header = EntryHeader.FromString(outcome.receipt.header)
@@ -316,13 +330,58 @@ class Auditor:
             if self.leaves[verified.header.index] != receipt.header + receipt.events_digest:
                 self.find("a receipt of another entry than the journal's")
 
-    def check_unrecorded(self, answer: Any, request: Message) -> None:
+    def check_unrecorded(self, answer: Any, request: Any, digest: bytes, who: str) -> None:
         """A refusal beyond the caller's quota: for its own reasons, and for that one."""
-        *said, last = [int(reason.code) for reason in answer.outcome.refused.reasons] or [0]
-        ought = expected_reasons(request, self.books, self.keys)
-        if last != NOT_RECORDED or not said or (said != [REUSED] and ought not in (None, said)):
-            self.find(f"no receipt, for {[*said, last]}")
+        *reasons, last = answer.outcome.refused.reasons or [Reason()]
+        said = [int(reason.code) for reason in reasons]
+        (by,) = [id_ for id_, (name, _) in self.books.services.items() if name == who]
+        ought = expected_reasons(request, self.books, Asked(by, 0, self.keys))
+        if (
+            last.code != NOT_RECORDED
+            or not said
+            or (said != [REUSED] and ought not in (None, said))
+        ):
+            self.find(f"no receipt, for {[*said, last.code]}")
         self.unrecorded += 1
+        # As its entry would have been, without salt, index, number and time.
+        header = EntryHeader(
+            realm=self.books.realm, principal=self.principal_of(who), device_id=by,
+            command_id=CommandId(client=request.command_id), policy_version="founding-1",
+            command=request.DESCRIPTOR.full_name, request_digest=digest, outcome=REFUSED,
+        )  # fmt: skip
+        box = self.books.labels.get(getattr(request, "container_label", ""), b"")
+        for one in reasons:
+            about = box if said != [REUSED] else b""
+            header.reasons.add(
+                code=one.code, item=one.item, item_id=one.item_id, container_id=about
+            )
+        self.suppressed.setdefault((header.principal, said == [REUSED]), []).append(header)
+
+    def principal_of(self, who: str) -> str:
+        return f"spiffe://{self.books.trust_domain}/{self.books.realm}/service/{who}"
+
+    def check_digests(self) -> int:
+        """The digests of counted refusals are of those that were answered. Nobody was told when each
+        was decided, the journal has only the first and the last: of how many summaries that was enough.
+        """
+        checked = 0
+        for key, headers in self.suppressed.items():
+            waiting = iter(headers)
+            for event in self.books.summaries.get(key, []):
+                digest = bytes(HASH)
+                times = [event.first_ns, event.last_ns][: event.count]
+                counted = list(itertools.islice(waiting, event.count))
+                if len(counted) != len(times):
+                    continue
+                for header, at_ns in zip(counted, times, strict=True):
+                    header.decided_at_ns = at_ns
+                    told = (1).to_bytes(8) + at_ns.to_bytes(8)
+                    told += header.SerializeToString(deterministic=True)
+                    digest = hashlib.sha256(digest + told).digest()
+                checked += 1
+                if event.digest != digest:
+                    self.find(f"the digest of {event.count} counted refusals is of others")
+        return checked
 
     @property
     def all_counted(self) -> bool:

@@ -82,6 +82,8 @@ class Books:
     pruned: set[tuple[bytes, int, int]] = field(default_factory=set)
     # Refusals without entries of their own.
     counted: int = 0
+    # By principal and whether each would have raised an alarm.
+    summaries: dict[tuple[str, bool], list[Any]] = field(default_factory=dict)
     wrapping: int = 0
     destroyed: int = 0
 
@@ -349,6 +351,7 @@ def count(books: Books, event: Any, header: EntryHeader, _: Events) -> Iterator[
     if header.device_id or books.services.get(event.device_id, ("",))[0] not in event.principal:
         yield "a summary of another's refusals"
     books.counted += event.count
+    books.summaries.setdefault((event.principal, event.alarming), []).append(event)
 
 
 # -- persons

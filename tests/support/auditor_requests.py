@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -17,18 +17,28 @@ SUN = 5
 SCHEMES = {1, 2, 3, 4, 5, 6}
 
 
-def expected_reasons(request: Message, books: Books, keys: Collection[int]) -> list[int] | None:
-    """Numbers of the reasons against it, in order; none if it ought to be accepted. None: the
-    auditor cannot know (persons' values, retention).
+class Asked(NamedTuple):
+    """Who asks, when, and which versions of tag masters are loaded."""
+
+    by: bytes
+    now_ns: int
+    keys: Collection[int]
+
+
+def expected_reasons(request: Message, books: Books, asked: Asked) -> list[int] | None:
+    """Numbers of the reasons against it, in order, but for those in UNKNOWABLE; none if it ought to be
+    accepted. None: the auditor cannot know (what may be read of persons' values).
     """
     rule = RULES.get(type(request).__name__)
-    return None if rule is None else list(rule(request, books, keys))
+    return None if rule is None else list(rule(request, books, asked))
 
 
-Rule = Callable[[Any, Books, Collection[int]], Iterator[int]]
+Rule = Callable[[Any, Books, Asked], Iterator[int]]
+# A key that is gone; how long values are kept; a clock that was stepped.
+UNKNOWABLE = {608, 610, 611}
 
 
-def institution(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def institution(request: Any, books: Books, _: Asked) -> Iterator[int]:
     """ORG-01: a tree, each code once."""
     if request.parent_code == request.code:
         yield 210
@@ -38,14 +48,14 @@ def institution(request: Any, books: Books, _: Collection[int]) -> Iterator[int]
         yield 201
 
 
-def vault(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def vault(request: Any, books: Books, _: Asked) -> Iterator[int]:
     if request.institution_code not in books.institutions:
         yield 202
     if request.code in books.vaults:
         yield 203
 
 
-def portal(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def portal(request: Any, books: Books, _: Asked) -> Iterator[int]:
     """POR-02: it can tell inside from outside."""
     if request.vault_code not in books.vaults:
         yield 204
@@ -58,7 +68,7 @@ def portal(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
     yield from (209 for port in ports if not 1 <= port <= 255)
 
 
-def container(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def container(request: Any, books: Books, _: Asked) -> Iterator[int]:
     """TAG-03: each label once, of an institution and a vault that are there."""
     if request.institution_code not in books.institutions:
         yield 202
@@ -68,7 +78,7 @@ def container(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
         yield 207
 
 
-def issue(request: Any, books: Books, keys: Collection[int]) -> Iterator[int]:
+def issue(request: Any, books: Books, asked: Asked) -> Iterator[int]:
     """TAG-01, TAG-02: one live tag on a box, an identity once for ever, its key at hand."""
     box = books.labels.get(request.container_label)
     if box is None:
@@ -86,7 +96,8 @@ def issue(request: Any, books: Books, keys: Collection[int]) -> Iterator[int]:
         yield 301
     if request.scheme not in SCHEMES:
         yield 308
-    if (request.key_version if request.HasField("key_version") else max(keys)) not in keys:
+    newest = max(asked.keys)
+    if (request.key_version if request.HasField("key_version") else newest) not in asked.keys:
         yield 309
 
 
@@ -95,16 +106,77 @@ def state_of(request: Any, books: Books) -> int:
     return books.tags[tag].state if tag else 0
 
 
-def freeze(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def freeze(request: Any, books: Books, _: Asked) -> Iterator[int]:
     yield from {0: [303], FROZEN: [305], RETIRED: [304]}.get(state_of(request, books), [])
 
 
-def unfreeze(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def unfreeze(request: Any, books: Books, _: Asked) -> Iterator[int]:
     yield from {0: [303], 1: [306], RETIRED: [304]}.get(state_of(request, books), [])
 
 
-def retire(request: Any, books: Books, _: Collection[int]) -> Iterator[int]:
+def retire(request: Any, books: Books, _: Asked) -> Iterator[int]:
     yield from {0: [303], RETIRED: [304]}.get(state_of(request, books), [])
+
+
+# -- persons
+
+
+def register_contact(request: Any, books: Books, _: Asked) -> Iterator[int]:
+    """An institution has one contact, who is replaced and never joined."""
+    institution_id = books.institutions.get(request.institution_code)
+    if institution_id is None:
+        yield 202
+    elif (institution_id in books.contacts) != request.replaces:
+        yield 602 if request.replaces else 601
+
+
+def person_faults(person_id: bytes, books: Books) -> list[int]:
+    person = books.persons.get(person_id)
+    return [606] if person is None else [607] * person.erased
+
+
+def contact_faults(person_id: bytes, books: Books) -> list[int]:
+    """An office ends once, and nothing of it changes afterwards."""
+    faults = person_faults(person_id, books)
+    return faults or [603] * books.persons[person_id].ended
+
+
+def change_contact(request: Any, books: Books, _: Asked) -> Iterator[int]:
+    said = request.HasField("name") or request.HasField("telephone")
+    yield from contact_faults(request.contact_id, books) or [605] * (not said)
+
+
+def end_contact(request: Any, books: Books, _: Asked) -> Iterator[int]:
+    yield from contact_faults(request.contact_id, books)
+
+
+def request_erasure(request: Any, books: Books, asked: Asked) -> Iterator[int]:
+    """Of nobody in office; one request at a time."""
+    yield from erasure_faults(request.subject_id, books)
+    erased = person_faults(request.subject_id, books)
+    if not erased and any(
+        one.person == request.subject_id and not one.used and asked.now_ns <= one.expires_ns
+        for one in books.erasures.values()
+    ):
+        yield 612
+
+
+def confirm_erasure(request: Any, books: Books, asked: Asked) -> Iterator[int]:
+    """By another principal than asked for it, while that still counts."""
+    erasure = books.erasures.get(request.erasure_id)
+    if erasure is None or erasure.person != request.subject_id:
+        yield 613
+        return
+    yield from erasure_faults(request.subject_id, books)
+    if erasure.by == asked.by:
+        yield 614
+    if asked.now_ns > erasure.expires_ns:
+        yield 615
+
+
+def erasure_faults(person_id: bytes, books: Books) -> list[int]:
+    faults = person_faults(person_id, books)
+    return faults or [604] * (not books.persons[person_id].ended)
 
 
 RULES: dict[str, Rule] = {
@@ -116,9 +188,17 @@ RULES: dict[str, Rule] = {
     "FreezeTagRequest": freeze,
     "UnfreezeTagRequest": unfreeze,
     "RetireTagRequest": retire,
+    "RegisterContactRequest": register_contact,
+    "ChangeContactRequest": change_contact,
+    "EndContactRequest": end_contact,
+    "RequestErasureRequest": request_erasure,
+    "ConfirmErasureRequest": confirm_erasure,
 }
 # What was asked for, and where the last event must say the same.
-SAME = ("code", "name", "kind", "time_zone", "label", "identity", "scheme", "note", "antennas")
+SAME = (
+    "code", "name", "kind", "time_zone", "label", "identity", "scheme", "note", "antennas",
+    "contact_id", "subject_id", "erasure_id",
+)  # fmt: skip
 
 
 def misread(request: Any, events: Events, books: Books) -> Iterator[str]:

@@ -171,7 +171,7 @@ class History:
             # A portal's name or an antenna can be malformed: no command at all.
             raise from_rpc_error(error) from error
         self.read_on()
-        self.auditor.check_answer(body, answer)
+        self.auditor.check_answer(body, answer, who)
         return answer
 
     def register(self, kind: str, name: str, *rest: Any) -> None:
@@ -294,17 +294,28 @@ class History:
         )  # fmt: skip
         self.command(request)
 
-    def erase(self, code: str, confirmer: str) -> None:
-        """Ends the institution's contact and has it erased."""
+    def end(self, code: str) -> None:
+        """Changes the institution's contact and ends it, twice."""
         person = self.auditor.books.contacts.get(self.auditor.books.institutions[code], b"")
-        if not person:
+        for _ in range(2 if person else 0):
+            changed = contact_pb2.ChangeContactRequest(
+                contact_id=person, telephone="+86 28 8778", salt=os.urandom(32)
+            )
+            self.command(changed)
+            self.command(contact_pb2.EndContactRequest(contact_id=person))
+
+    def erase(self, which: int, asker: str) -> None:
+        """Has somebody erased who is or was a contact: asked for twice, confirmed by another."""
+        persons = list(self.auditor.books.persons)
+        if not persons:
             return
-        self.command(contact_pb2.EndContactRequest(contact_id=person))
-        asked = self.command(contact_pb2.RequestErasureRequest(subject_id=person), "privacy")
-        request = contact_pb2.ConfirmErasureRequest(
-            erasure_id=asked.erasure_id or bytes(16), subject_id=person
+        person = persons[-1 - which % len(persons)]
+        request = contact_pb2.RequestErasureRequest
+        asked = [self.command(request(subject_id=person), asker) for _ in range(2)]
+        confirmation = contact_pb2.ConfirmErasureRequest(
+            erasure_id=asked[0].erasure_id or bytes(16), subject_id=person
         )
-        self.command(request, confirmer)
+        self.command(confirmation, "privacy")
 
     # -- reading along
 
@@ -355,8 +366,10 @@ class History:
 
 
 @contextmanager
-def history(directory: Path, patience_s: float = PATIENCE_SECONDS) -> Iterator[History]:
-    with serving(found(directory), **SETTINGS) as running:
+def history(
+    directory: Path, patience_s: float = PATIENCE_SECONDS, **settings: str
+) -> Iterator[History]:
+    with serving(found(directory), **{**SETTINGS, **settings}) as running:
         made = History(running, patience_s)
         try:
             yield made
