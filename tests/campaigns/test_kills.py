@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 import wrong_jinkud
+from core.ledger.port import Head
 from lives import Realm, busy_realm
 from soak import how_many
 from traffic import Found, Gone
@@ -55,6 +57,25 @@ def test_killed_under_load(tmp_path: Path) -> None:
     assert batches
 
 
+def test_a_ledger_that_was_put_back_is_found(tmp_path: Path) -> None:
+    """Older than one that was verified, or of as many entries and not the same."""
+    realm = busy_realm(tmp_path)
+    ledger, older = realm.settings.storage.directory / "ledger", tmp_path / "older"
+    shutil.copytree(ledger, older)
+    live(realm, random.Random(4))
+    realm.verify(whole=False)
+    verified = realm.kept
+    realm.kept = Head(verified.size, bytes(32))
+    with pytest.raises(Found, match="^lost: a ledger of "):
+        realm.verify(whole=False)
+    realm.kept = verified
+    realm.verify(whole=False)
+    shutil.rmtree(ledger)
+    shutil.copytree(older, ledger)
+    with pytest.raises(Found, match=f"^lost: a ledger of [0-9]+ .* the {verified.size} of before"):
+        realm.verify(whole=False)
+
+
 @pytest.mark.soak
 def test_killed_under_load_thousands_of_times(tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
@@ -69,6 +90,8 @@ def found_by_killing(realm: Realm, wrong: str, lives: int) -> str:
         try:
             live(realm, chance, (sys.executable, wrong_jinkud.__file__, wrong))
             realm.verify(whole=False)
+            if wrong.startswith("drop"):
+                realm.judge_again()
         except Found as found:
             return str(found).partition(":")[0]
     return ""
@@ -81,6 +104,8 @@ def found_by_killing(realm: Realm, wrong: str, lives: int) -> str:
         ("acknowledge_before_commit", {"lost"}),
         ("skip_idempotency", {"decided otherwise", "twice or lost", "answered otherwise"}),
         ("forget_counters", {"counters"}),
+        ("drop_passages", {"replay-reads"}),
+        ("drop_alarms", {"replay-reads"}),
     ],
 )
 def test_what_is_wrong_is_found_by_killing(tmp_path: Path, wrong: str, found: set[str]) -> None:

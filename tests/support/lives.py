@@ -13,18 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import LedgerCorrupt
+from core.files import OWNER_FILE, OwnerFile
 from core.keys import RealmKeys
+from core.ledger.merkle import EMPTY_ROOT
+from core.ledger.port import Head
 from core.ledger.tables import IndexKind
 from core.readlog.log import ReadLog
 from core.settings import Settings
 from grpc_api.config import load_settings
-from grpc_api.founding import read_log_path
+from grpc_api.founding import ledger_path, read_log_path
 from grpc_api.service import open_ledger
 from jinku import receipts
 from jinku.calls import RetryPolicy
@@ -41,9 +45,14 @@ from traffic import Clerk, Found, Gate, Gone, run_all
 
 START_SECONDS_MAX: Final = 60.0
 TAGS_PER_GATE: Final = 3
+# A tag's passage is decided by then, also where a start came between its reads.
+VISIT_NS_MAX: Final = 120 * 1_000_000_000
+NOTHING: Final = Head(0, EMPTY_ROOT)
 ENVIRONMENT: Final = {
     "JINKU_SEQUENCER__REFUSALS_PER_INTERVAL_MAX": "1000000",
     "JINKU_PORTAL__QUIET_MS": "100",
+    # What is alarmed so seldom that one might be missing is nobody's finding.
+    "JINKU_PORTAL__ALARM_REPEAT_SECONDS": "1",
     "JINKU_READLOG__SEGMENT_BATCHES_MAX": "64",
 }
 
@@ -60,11 +69,13 @@ class Realm:
     environment: dict[str, str]
     # Steps of each clerk that were looked up after the life in which they were answered.
     confirmed: dict[int, int] = field(default_factory=dict)
-    # Entries that were read, per clerk its entries among them, and per gate the batches.
-    entries: int = 0
+    # How far the ledger went that was verified, per clerk its entries in it, and per gate the batches.
+    kept: Head = NOTHING
     steps: dict[int, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
     passages: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+    # Until when reads were judged again.
+    judged_ns: int = 0
     lives: int = 0
 
     @property
@@ -73,7 +84,7 @@ class Realm:
 
     def account(self) -> str:
         answers, batches = self.acknowledged
-        return f"{self.lives} lives, {answers} answers, {batches} batches, {self.entries} entries"
+        return f"{self.lives} lives, {answers} answers, {batches} batches, {self.kept.size} entries"
 
     @property
     def acknowledged(self) -> tuple[int, int]:
@@ -173,9 +184,9 @@ class Realm:
     # -- when nobody serves it ---------------------------------------------------------------------
 
     def verify(self, *, whole: bool = True) -> None:
-        """Everything since the last time: the journal has each clerk's commands once, in order and
-        decided as they must be; the read log has every acknowledged batch as it was sent, and
-        nothing else. `whole`: `jinkud fsck` too.
+        """Everything since the last time: the journal goes on from what it was, with each clerk's
+        commands once, in order and decided as they must be; the read log has every acknowledged
+        batch as it was sent, and nothing else. `whole`: `jinkud fsck` and `judge_again` too.
         """
         keys = RealmKeys.load(self.settings.keys.directory)
         try:
@@ -183,9 +194,12 @@ class Realm:
         except LedgerCorrupt as error:
             raise Found(f"does not open: {error}") from None
         try:
-            for _, entry in ledger.entries(self.entries):
+            size = self.kept.size
+            if ledger.size < size or ledger.root(size) != self.kept.root_hash:
+                raise Found(f"lost: a ledger of {ledger.size} entries has not the {size} of before")
+            for _, entry in ledger.entries(size):
                 self._verify_entry(EntryHeader.FromString(entry.header), entry.events)
-            self.entries = ledger.size
+            self.kept = ledger.head
             with ledger.read() as state:
                 ids = {
                     gate.name: state.find(IndexKind.PORTAL_NAME, gate.name.encode())
@@ -210,12 +224,44 @@ class Realm:
             log.start()
             log.close()
         if whole:
-            checked = subprocess.run(
-                [JINKUD, "fsck", "--config", self.config], capture_output=True, text=True,
-                env=clean_environment(**self.environment),
-            )  # fmt: skip
-            if checked.returncode:
-                raise Found(f"fsck: {checked.stdout}{checked.stderr}")
+            self.judge_again()
+            self._check("fsck")
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a start has to verify all of the ledger first."""
+        with self._owner() as owner:
+            return owner.suspect
+
+    def mark_suspect(self) -> None:
+        """As a service does that stops itself."""
+        with self._owner() as owner:
+            owner.mark_suspect(True)
+
+    @contextmanager
+    def _owner(self) -> Iterator[OwnerFile]:
+        owner = OwnerFile(ledger_path(self.settings) / OWNER_FILE)
+        try:
+            yield owner
+        finally:
+            owner.release()
+
+    def judge_again(self) -> None:
+        """The journal has the passages and alarms that the batches since the last time make, and no
+        others.
+        """
+        now_ns = time.time_ns()
+        since = datetime.fromtimestamp(max(0, self.judged_ns - VISIT_NS_MAX) / 1e9, UTC)
+        self._check("replay-reads", "--from", since.isoformat())
+        self.judged_ns = now_ns
+
+    def _check(self, *command: str) -> None:
+        checked = subprocess.run(
+            [JINKUD, *command, "--config", self.config], capture_output=True, text=True,
+            env=clean_environment(**self.environment),
+        )  # fmt: skip
+        if checked.returncode:
+            raise Found(f"{command[0]}: {checked.stdout}{checked.stderr}")
 
     def _verify_entry(self, header: EntryHeader, events: bytes) -> None:
         client = header.command_id.client

@@ -5,24 +5,30 @@ Everything is bent from outside: the product has no switch for any of it.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import lmdb
+from google.protobuf.message import Message
 
 from core import writer
 from core.errors import LedgerStopped
+from core.files import OwnerFile
 from core.ledger import layout
 from core.ledger.currency import Currency
 from core.ledger.ledger import Ledger
 from core.ledger.merkle import inclusion_proof
 from core.readlog.log import ReadLog
 from core.sequencer import Sequencer
+from core.store.v1.commands_pb2 import RaisePortalAlarm, RecordPassage
 from core.writer import Writer
+from jinku.event.v1.event_pb2 import Events
 from jinku.v1.common_pb2 import Receipt
 
 # Between an answer and the commit that it should have waited for.
@@ -112,9 +118,33 @@ def forget_counters() -> None:
     ReadLog._raise_counter = lambda *_: 0  # type: ignore[method-assign]
 
 
+def drop(kind: type[Message], every: int) -> Callable[[], None]:
+    """Of the commands that reads cause, one in so many of a kind is called decided, and nobody did."""
+
+    def bend() -> None:
+        submit, number = Sequencer.submit, itertools.count(1)
+
+        def wrong(self: Sequencer, command: Any) -> Any:
+            if not isinstance(command.request, kind) or next(number) % every:
+                return submit(self, command)
+            dropped: Future[Any] = Future()
+            # As of reads that had been decided before.
+            dropped.set_result(SimpleNamespace(events=Events(), entry_index=0))
+            return dropped
+
+        Sequencer.submit = wrong  # type: ignore[method-assign]
+
+    return bend
+
+
 def believe_rows() -> None:
     """A row that opens is taken for the current version of itself."""
     Currency.opener = property(lambda self: self._sealer)  # type: ignore[assignment]
+
+
+def trust_what_is_suspect() -> None:
+    """Whatever a last owner noted, its ledger is taken as it is."""
+    OwnerFile.suspect = property(lambda self: False)  # type: ignore[assignment]
 
 
 def open_with(**options: bool) -> Callable[[], None]:
@@ -164,7 +194,10 @@ WRONG: Final[dict[str, Callable[[], None]]] = {
     "acknowledge_before_commit": acknowledge_before_commit,
     "skip_idempotency": skip_idempotency,
     "forget_counters": forget_counters,
+    "drop_passages": drop(RecordPassage, every=5),
+    "drop_alarms": drop(RaisePortalAlarm, every=5),
     "believe_rows": believe_rows,
+    "trust_what_is_suspect": trust_what_is_suspect,
     "no_metasync": open_with(metasync=False),
     "no_sync": open_with(sync=False),
     "go_on_after_errors": go_on_after_errors,
