@@ -63,7 +63,9 @@ def test_power_cut_under_load(disk: Disk, tmp_path: Path) -> None:
     realm = busy_realm(tmp_path)
     realm.move(disk.path / "data")
     os.sync()
-    cut_often(realm, disk, how_many(300, "JINKU_CUTS"), seed=1)
+    seed = random.SystemRandom().randrange(1 << 32)
+    print("seed", seed)
+    cut_often(realm, disk, how_many(300, "JINKU_CUTS"), seed)
 
 
 @pytest.mark.parametrize("disk", ["loop"], indirect=True)

@@ -231,7 +231,9 @@ def answers(directory: Path) -> dict[str, Message]:
     try:
         for request in asked:
             with suppress(LedgerCorrupt):
-                told[f"{type(request).__name__} {request}"] = QUERIES[type(request)].answer(request, ledger)
+                told[f"{type(request).__name__} {request}"] = QUERIES[type(request)].answer(
+                    request, ledger
+                )
     finally:
         ledger.close()
     return told
