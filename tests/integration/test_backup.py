@@ -442,7 +442,7 @@ def quiet(tmp_path: Path) -> str:
 
 def test_what_a_running_service_keeps_is_in_its_backup(tmp_path: Path) -> None:
     """A new kind of file in the storage directory is either copied or named here."""
-    rebuilt = {"lock.mdb", "owner.lock", "tag-index.snapshot"}
+    rebuilt = {"lock.mdb", "newest", "owner.lock", "tag-index.snapshot"}
     with serve(tmp_path / "realm") as realm:
         realm.add_tagged_box()
         data = realm.service.directory / "data"

@@ -239,7 +239,7 @@ def test_compacted_and_the_same(sparse: Path) -> None:
     whole = run_jinkud("fsck", *config_of(sparse))
     assert whole.returncode == 0, whole.stderr
     assert {path.name for path in data.parent.iterdir()} <= {
-        "data.mdb", "lock.mdb", "owner.lock",
+        "data.mdb", "lock.mdb", "newest", "owner.lock",
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from core.ledger.heads import NEWEST_FILE
 from syscalls import Event, Said, Sync, Write
 
 SECTOR: Final = 512
@@ -26,6 +27,8 @@ class State:
     acknowledged: int
     # What is done to the writes that were under way: for who reads a finding.
     how: str
+    # The file `newest` beside it, as it was written last: nothing syncs it, and it may be there at once.
+    newest: bytes = b""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Disk:
 
     durable: bytearray
     pending: list[Write] = field(default_factory=list)
+    newest: bytes = b""
 
     def states(self, acknowledged: int, chance: random.Random, count: int) -> Iterator[State]:
         """All prefixes of what is pending, all but one, one alone, and `count` at random."""
@@ -56,10 +60,12 @@ class Disk:
         content = bytearray(self.durable)
         for one in writes:
             put(content, one)
-        return State(bytes(content), acknowledged, how)
+        return State(bytes(content), acknowledged, how, self.newest)
 
     def follow(self, event: Event, path: Path) -> None:
-        """What the event does to the file."""
+        """What the event does to the file, and to the one beside it."""
+        if isinstance(event, Write) and event.path == path.with_name(NEWEST_FILE):
+            self.newest = event.content
         if isinstance(event, Write) and event.path == path:
             if event.durable:
                 put(self.durable, event)
@@ -96,7 +102,7 @@ def enumerate_states(
             if seen.get(key, -1) < state.acknowledged:
                 seen[key] = state.acknowledged
                 yield state
-    yield State(bytes(disk.durable), acknowledged, "at the end")
+    yield State(bytes(disk.durable), acknowledged, "at the end", disk.newest)
 
 
 def torn_apart(disk: Disk, write: Write) -> Iterator[State]:
@@ -106,13 +112,13 @@ def torn_apart(disk: Disk, write: Write) -> Iterator[State]:
         yield disk._state(pieces[:end], 0, f"{end} sectors of a durable write")
 
 
-def torn_within(disk: Disk, write: Write, step: int = 8) -> Iterator[tuple[str, bytes]]:
+def torn_within(disk: Disk, write: Write, step: int = 8) -> Iterator[State]:
     """Against what a disk promises: a write cut within its sector, its beginning or its end there."""
     for cut in range(step, len(write.content), step):
         begun = Write(write.path, write.offset, write.content[:cut], True)
-        yield f"first {cut} bytes", disk._state([begun], 0, "").content
+        yield disk._state([begun], 0, f"first {cut} bytes")
         ended = Write(write.path, write.offset + cut, write.content[cut:], True)
-        yield f"without its first {cut} bytes", disk._state([ended], 0, "").content
+        yield disk._state([ended], 0, f"without its first {cut} bytes")
 
 
 def sectors(write: Write) -> list[Write]:

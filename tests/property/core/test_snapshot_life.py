@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core import directory as directory_module
 from core.directory import TagDirectory
+from core.errors import LedgerCorrupt
 from core.ledger.tables import TAGS
 from core.snapshot import SnapshotFile
 from ledgers import REALM, reopen
@@ -113,7 +114,12 @@ class SnapshotLife(RuleBasedStateMachine):
             kept.rename(self.path / "ledger")
             self.registrar = Registrar.of(reopen(self.path))
             self.usable = False
-            self.directory = self.open(self.file)
+            try:
+                self.directory = self.open(self.file)
+            except LedgerCorrupt:
+                # It shows that an older copy was put back: who knows that removes it.
+                (self.path / "snapshot").unlink()
+                self.directory = self.open(self.file)
             self.contents(self.directory)
         else:
             shutil.copytree(self.path / "ledger", kept)

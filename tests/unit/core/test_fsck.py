@@ -23,6 +23,7 @@ from core.fsck import Report, fsck
 from core.fsck.rows import SCRATCH
 from core.keys import RealmKeys
 from core.ledger import layout
+from core.ledger.heads import NEWEST_FILE
 from core.ledger.ledger import Ledger
 from core.ledger.merkle import Frontier, leaf_hash
 from core.ledger.port import Entry
@@ -280,7 +281,7 @@ def test_checkpoints(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_ledger_older_than_its_witnessed_checkpoint(copy: Path, sound: Path) -> None:
-    """The one file that was not put back gives away that the others were."""
+    """The one file that was neither put back nor removed gives away that the others were."""
     registrar = Registrar.of(reopen(copy))
     registrar.accept(freeze(bytes([1]) * 12))
     registrar.ledger.witnessed.keep(registrar.ledger.checkpoint().note)
@@ -288,6 +289,7 @@ def test_a_ledger_older_than_its_witnessed_checkpoint(copy: Path, sound: Path) -
     size = registrar.ledger.size
     registrar.ledger.close()
     shutil.copy(sound / "ledger" / "data.mdb", copy / "ledger" / "data.mdb")
+    (copy / "ledger" / NEWEST_FILE).unlink()
     with pytest.raises(
         LedgerCorrupt, match=f"of {size} entries that witnesses cosigned: is of a la"
     ):
@@ -399,6 +401,7 @@ def test_it_begins_anew_with_another_journal(copy: Path, sound: Path) -> None:
     registrar.ledger.close()
     interrupt(copy, size - size % 10)
     (copy / "ledger" / "data.mdb").write_bytes((sound / "ledger" / "data.mdb").read_bytes())
+    (copy / "ledger" / NEWEST_FILE).unlink()
     registrar = Registrar.of(reopen(copy))
     for number in range(30):
         registrar.accept(container(f"E-{number}"))
