@@ -49,7 +49,11 @@ class Store:
     def __init__(self, path: Path, map_gib: int) -> None:
         self.path = path
         self._env, self.handles = open_environment(path, map_gib)
-        self._newest_commit = NewestCommit(path)
+        try:
+            self._newest_commit = NewestCommit(path)
+        except BaseException:
+            self._env.close()
+            raise
         self._process = os.getpid()
         self._closed = False
         # LMDB's number of the last transaction that was committed here, or before us; and of the newest
