@@ -34,6 +34,15 @@ class Journal:
         """One entry that is durable, read in `txn` or in a snapshot. LedgerCorrupt if it is missing, or
         not what was hashed.
         """
+        first, entries = self.commit(index, txn)
+        return entries[index - first]
+
+    def commit(
+        self, index: int, txn: lmdb.Transaction | None = None
+    ) -> tuple[int, Sequence[Entry]]:
+        """The index of the first entry of the commit that holds an entry, and all of its entries; as
+        `entry`.
+        """
         found = self._recall(index)
         if found is None and txn is not None:
             found = self._read(index, txn)
@@ -43,7 +52,7 @@ class Journal:
         first, entries = found
         if index - first >= len(entries):
             raise LedgerCorrupt(f"entry {index}", "is missing")
-        return entries[index - first]
+        return found
 
     def entries(self, start: int) -> Iterator[tuple[int, Entry]]:
         """Index and entry from `start` to what is durable now. Keeps no snapshot between two.

@@ -216,11 +216,15 @@ class Ledger:
         what is stored does not prove it.
         """
         entry = self.entry(index)
+        first, entries = self._journal.commit(index)
+        end = first + len(entries)
         with self._opened().snapshot() as txn:
             checkpoint = self._checkpoint(txn, index)
-            path = inclusion_proof(index, checkpoint.tree_size, self._fetch(txn))
+            if checkpoint.tree_size != end:
+                raise LedgerCorrupt(f"checkpoint {end}", "is missing")
+            path = inclusion_proof(index, end, self._fetch(txn))
         leaf = leaf_hash(entry.leaf)
-        _check_path(leaf, index, checkpoint.tree_size, path, checkpoint.root_hash)
+        _check_path(leaf, index, end, path, checkpoint.root_hash)
         receipt = Receipt(
             header=entry.header,
             events_digest=sha256(entry.events).digest(),
