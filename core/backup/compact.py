@@ -10,7 +10,6 @@ from typing import Final
 import lmdb
 
 from core.backup.copying import (
-    DATA,
     LEDGER,
     Progress,
     copy_environments,
@@ -20,7 +19,7 @@ from core.backup.copying import (
     sync_file,
 )
 from core.errors import JinkuError
-from core.files import OWNER_FILE, OwnerFile, sync_directory
+from core.files import DATA_FILE, OWNER_FILE, OwnerFile, sync_directory
 from core.ledger.environment import DATABASES_MAX, probe
 from core.ledger.heads import forget_newest, verify_heads
 from core.ledger.seal import Sealer
@@ -66,16 +65,16 @@ def _compact(path: Path, sealer: Sealer | None, progress: Progress) -> Compacted
     probe(path)
     new.mkdir(mode=0o700)
     try:
-        before = (path / DATA).stat().st_size
+        before = (path / DATA_FILE).stat().st_size
         (transaction,) = copy_environments([(path, new)], progress)
         _compare(path, new, progress)
         if sealer is not None:
             renew(new, sealer, transaction)
-        (new / DATA).chmod(0o600)
-        sync_file(new / DATA)
-        after = (new / DATA).stat().st_size
+        (new / DATA_FILE).chmod(0o600)
+        sync_file(new / DATA_FILE)
+        after = (new / DATA_FILE).stat().st_size
         forget_newest(path)
-        (new / DATA).replace(path / DATA)
+        (new / DATA_FILE).replace(path / DATA_FILE)
         sync_directory(path)
     except lmdb.Error as error:
         raise not_written(new, error) from error

@@ -22,12 +22,11 @@ from typing import Final
 import lmdb
 
 from core.errors import JinkuError, LedgerCorrupt, LedgerInUse, SettingsError
-from core.files import naming, sync_directory
+from core.files import DATA_FILE, naming, sync_directory
 from core.ledger.environment import READERS_MAX, explain, reserve_readers, told
 
 Progress = Callable[[str, int, int], None]
 
-DATA: Final = "data.mdb"
 LEDGER: Final = "ledger"
 _FILES: Final = "the ledger's or the read log's file"
 _MIB: Final = 1 << 20
@@ -61,7 +60,7 @@ except lmdb.Error as error:
 
 def environments(directory: Path) -> list[str]:
     """Names of the directories of LMDB environments in a storage directory."""
-    return sorted(path.parent.name for path in directory.glob(f"*/{DATA}"))
+    return sorted(path.parent.name for path in directory.glob(f"*/{DATA_FILE}"))
 
 
 def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> list[int]:
@@ -74,7 +73,7 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
     for source, _ in pairs:
         # The child may be the first since the machine was started that opens it.
         reserve_readers(source, READERS_MAX)
-    total = sum((source / DATA).stat().st_blocks * 512 for source, _ in pairs) // _MIB
+    total = sum((source / DATA_FILE).stat().st_blocks * 512 for source, _ in pairs) // _MIB
     arguments = [str(path) for pair in pairs for path in pair]
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _COPY, *arguments],
@@ -83,8 +82,8 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         try:
             while child.poll() is None:
                 time.sleep(_TOLD_SECONDS)
-                done = sum(_size(target / DATA) for _, target in pairs)
-                if done > _MIB + sum(_size(source / DATA) for source, _ in pairs):
+                done = sum(_size(target / DATA_FILE) for _, target in pairs)
+                if done > _MIB + sum(_size(source / DATA_FILE) for source, _ in pairs):
                     raise LedgerCorrupt(_FILES, "a page points back: the copy gets longer than it")
                 progress("copy (MiB)", min(done // _MIB, total), total + 1)
         except BaseException:
@@ -98,7 +97,7 @@ def copy_environments(pairs: Sequence[tuple[Path, Path]], progress: Progress) ->
         raise LedgerCorrupt(_FILES, f"its pages are damaged or cut off: copying it ends in {how}")
     if child.returncode:
         raise JinkuError(f"{pairs[0][0]}: could not be copied: {errors.strip()}")
-    done = sum(_size(target / DATA) for _, target in pairs) // _MIB
+    done = sum(_size(target / DATA_FILE) for _, target in pairs) // _MIB
     progress("copy (MiB)", done, done)
     return [int(transaction) for transaction in said.split()]
 

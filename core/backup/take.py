@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from core.backup.copying import (
-    DATA,
     LEDGER,
     Progress,
     appearing,
@@ -21,6 +20,7 @@ from core.backup.copying import (
 )
 from core.backup.manifest import FILE, FORMAT, Digester, Manifest
 from core.errors import SettingsError
+from core.files import DATA_FILE
 from core.fsck import fsck
 from core.keys import RealmKeys
 from core.ledger.ledger import Ledger
@@ -56,7 +56,7 @@ def take_backup(source: Source, output: Path, progress: Progress) -> Manifest:
     ledger is not sound.
     """
     refuse_existing(output)
-    if not (source.directory / LEDGER / DATA).exists():
+    if not (source.directory / LEDGER / DATA_FILE).exists():
         raise SettingsError(f"storage.directory: no ledger in {source.directory}")
     begun_at = datetime.now(UTC)
     with held(source.directory, alone=False), appearing(output) as partial:

@@ -7,7 +7,7 @@ The first implementation of `LogPort`. Writing happens in `core.sequencer` alone
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -146,9 +146,14 @@ class Ledger:
 
     def entry(self, index: int) -> Entry:
         """One entry. IndexError if the journal is shorter."""
+        first, entries = self._commit_of(index)
+        return entries[index - first]
+
+    def _commit_of(self, index: int) -> tuple[int, Sequence[Entry]]:
+        """`Journal.commit`. IndexError if the journal is shorter."""
         if not self._holds(index):
             raise IndexError(f"the journal has {self.size} entries, there is no number {index}")
-        return self._journal.entry(index)
+        return self._journal.commit(index)
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """Index and entry of all that is durable now, from the commit on that holds `start`.
@@ -215,9 +220,8 @@ class Ledger:
         The events are left out where they do not fit; their digest stands for them. LedgerCorrupt if
         what is stored does not prove it.
         """
-        entry = self.entry(index)
-        first, entries = self._journal.commit(index)
-        end = first + len(entries)
+        first, entries = self._commit_of(index)
+        entry, end = entries[index - first], first + len(entries)
         with self._opened().snapshot() as txn:
             checkpoint = self._checkpoint(txn, index)
             if checkpoint.tree_size != end:

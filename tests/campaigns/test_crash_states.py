@@ -207,6 +207,7 @@ def test_a_head_torn_within_its_sector_is_the_one_before(traced: Traced, said: s
                     assert word == "opened"
                     assert int(entries) < first or (int(entries), *digest) in whole
                     if int(entries) < first + acknowledged:
+                        assert state.how.startswith("without its first")
                         older += 1
             disk.follow(event, path)
     assert older == 0 if said == "ledger" else refused == 0
